@@ -1,0 +1,36 @@
+# Imported targets of some binary ROS 2 distributions (the PyPI "ros-*" wheels)
+# carry include directories of the machine they were built on.  CMake stops in
+# its generate step when such a directory does not exist.  Drop the ones that
+# are absent here; the present ones, and generator expressions, stay.
+function(drop_stale_includes)
+  get_property(_targets DIRECTORY PROPERTY IMPORTED_TARGETS)
+  foreach(_target IN LISTS _targets)
+    get_target_property(_dirs ${_target} INTERFACE_INCLUDE_DIRECTORIES)
+    if(NOT _dirs)
+      continue()
+    endif()
+    set(_kept "")
+    foreach(_dir IN LISTS _dirs)
+      if(_dir MATCHES "\\$<" OR NOT IS_ABSOLUTE "${_dir}" OR EXISTS "${_dir}")
+        list(APPEND _kept "${_dir}")
+      endif()
+    endforeach()
+    if(NOT "${_kept}" STREQUAL "${_dirs}")
+      set_property(TARGET ${_target} PROPERTY INTERFACE_INCLUDE_DIRECTORIES ${_kept})
+    endif()
+  endforeach()
+endfunction()
+
+# With a virtual environment inside the source tree, numpy's headers are "prefixed in the source
+# directory", which CMake refuses in an installed target: they are needed for the build only.
+function(keep_numpy_for_the_build target)
+  get_target_property(_dirs ${target} INTERFACE_INCLUDE_DIRECTORIES)
+  set(_kept "")
+  foreach(_dir IN LISTS _dirs)
+    if(IS_ABSOLUTE "${_dir}")
+      set(_dir "$<BUILD_INTERFACE:${_dir}>")
+    endif()
+    list(APPEND _kept "${_dir}")
+  endforeach()
+  set_property(TARGET ${target} PROPERTY INTERFACE_INCLUDE_DIRECTORIES "${_kept}")
+endfunction()

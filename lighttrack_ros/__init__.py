@@ -1,0 +1,8 @@
+"""Real-time single-object tracking for ROS 2: LightTrack, MixFormerV2 and DyTrack as compiled engines."""
+
+from pkgutil import extend_path
+
+# The generated messages live in the installed package of the same name; this lets a checkout
+# on sys.path (tests, development) find them there.
+__path__ = extend_path(__path__, __name__)
+__version__ = "0.1.0"

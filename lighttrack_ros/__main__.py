@@ -1,0 +1,7 @@
+"""`python -m lighttrack_ros` is the `lighttrack` command line."""
+
+import sys
+
+from lighttrack_ros.cli import main
+
+sys.exit(main())

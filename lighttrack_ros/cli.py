@@ -1,0 +1,45 @@
+"""The `lighttrack` command: one subcommand a task, each in the room that does the work."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from lighttrack_ros import __version__
+from lighttrack_ros.errors import LightTrackError
+
+# Subcommand -> (module with add_arguments(parser) and run(args) -> exit status, one-line help).
+# Modules are imported only when their subcommand runs: `lighttrack track` must not load torch or rclpy.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("lighttrack_ros.evaluation.demo", "camera, node and observer in a generated scene, over real ROS 2"),
+    "track": ("lighttrack_ros.evaluation.track", "follow one target through a video, a folder or a camera, without ROS"),
+    "replay": ("lighttrack_ros.node.replay", "publish a rosbag2, a video or a folder of frames as a camera"),
+    "evaluate": ("lighttrack_ros.evaluation.evaluate", "one-pass evaluation on sequences with ground truth"),
+    "import": ("lighttrack_ros.networks.importer", "turn a published checkpoint into a model folder"),
+    "train": ("lighttrack_ros.training.train", "train or distil a LightTrack model"),
+    "download": ("lighttrack_ros.networks.download", "fetch a published checkpoint and import it"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="lighttrack", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"lighttrack_ros {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module_name, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if arguments[:1] == [name]:
+            module = importlib.import_module(module_name)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except LightTrackError as error:
+        print(f"lighttrack {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

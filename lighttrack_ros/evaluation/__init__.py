@@ -1,0 +1,1 @@
+"""Sequences, metrics, generated scenes, the demo: everything that measures."""

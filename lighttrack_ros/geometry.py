@@ -1,0 +1,39 @@
+"""Boxes, context crops and coordinate maps: pure numpy, no state."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+
+class Box(NamedTuple):
+    """An axis-aligned box in pixels: top-left corner, width, height; fractions allowed."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return self.x + self.width / 2, self.y + self.height / 2
+
+    @property
+    def area(self) -> float:
+        return self.width * self.height
+
+
+def intersection_over_union(a: Box, b: Box) -> float:
+    """Overlap of two boxes, 0..1; 0 where either is empty."""
+    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
+    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
+    if width <= 0 or height <= 0:
+        return 0.0
+    intersection = width * height
+    return intersection / (a.area + b.area - intersection)
+
+
+def context_side(width: float, height: float, context: float = 0.5) -> float:
+    """Side of the square that holds a box and its margin: sqrt((w + c(w+h)) (h + c(w+h)))."""
+    margin = context * (width + height)
+    return math.sqrt((width + margin) * (height + margin))

@@ -1,0 +1,1 @@
+"""PyTorch definitions and checkpoint import: for import, export and training only, never on the robot."""

@@ -1,0 +1,1 @@
+"""The ROS edge: the only room that imports rclpy."""

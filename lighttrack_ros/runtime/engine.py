@@ -1,0 +1,65 @@
+"""What every backend offers, and the one place that picks a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class TensorSpec(NamedTuple):
+    """Shape and dtype of one named input or output; every shape is static."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+# A tensor that an engine takes or returns. Host backends hand out numpy arrays; device backends hand
+# out their own buffers, which another engine of the same backend takes by address and which
+# `np.asarray` copies to the host. Callers that only pass a tensor on never look inside.
+Tensor = Any
+
+
+class Engine(Protocol):
+    """One compiled graph with named inputs and outputs, its buffers allocated once.
+
+    `input_buffers` are host arrays that belong to the engine: write the crop into them in place
+    and leave the name out of `run`'s argument. What `run` returns is overwritten by the next `run`
+    of the same engine.
+    """
+
+    backend: str
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    input_buffers: Mapping[str, np.ndarray]
+
+    def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Run the graph once.
+
+        Args:
+            inputs: tensors by name; a missing name means "what `input_buffers[name]` holds now".
+
+        Raises:
+            LightTrackError: unknown name, wrong shape or dtype, or a failure of the backend.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds; safe to call twice."""
+        ...
+
+
+def load_engine(graph: Path, backend: str = "auto", threads: int = 0) -> Engine:
+    """Load an ONNX graph into the named backend ("auto", "onnxruntime").
+
+    Args:
+        graph: path of the .onnx file.
+        backend: "auto" takes the fastest that this machine has.
+        threads: CPU threads inside one run; 0 lets the backend choose.
+
+    Raises:
+        LightTrackError: no such file, unknown backend, or the backend is not installed.
+    """
+    raise NotImplementedError

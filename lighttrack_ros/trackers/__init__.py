@@ -1,0 +1,1 @@
+"""The tracking algorithms: one file a tracker, one way to make one."""

@@ -1,0 +1,49 @@
+"""What every tracker offers: start on a box, then one estimate a frame."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from lighttrack_ros.geometry import Box
+from lighttrack_ros.image import Frame
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One frame's answer.
+
+    Attributes:
+        box: pixels of the frame, as the authors' code reports it.
+        confidence: the network's own score, 0..1, before any penalty; what it is worth differs
+            from model to model, see `session`.
+        exit_index: exit after which the network stopped, from 0; -1 for networks without exits.
+    """
+
+    box: Box
+    confidence: float
+    exit_index: int = -1
+
+
+class Tracker(ABC):
+    """One target in one stream of frames. Not thread-safe; frames of any size may follow each other."""
+
+    @abstractmethod
+    def init(self, frame: Frame, box: Box) -> None:
+        """Take the target from `box` on `frame`, forgetting any earlier one.
+
+        Raises:
+            LightTrackError: the box is not finite, is empty or lies outside the frame.
+        """
+
+    @abstractmethod
+    def update(self, frame: Frame) -> Estimate:
+        """Find the target on the next frame.
+
+        Raises:
+            LightTrackError: `init` was never called.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the engines; safe to call twice."""

@@ -1,0 +1,1 @@
+"""Training and distillation: data, losses, loops. Needs the extra `train`."""
