@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.session import State
@@ -22,7 +23,7 @@ _INK = (24, 24, 24)
 _SUBPIXEL_BITS = 4
 
 
-def draw_target(image: np.ndarray, box: Box, state: State, confidence: float, label: str = "") -> None:
+def draw_target(image: NDArray[np.uint8], box: Box, state: State, confidence: float, label: str = "") -> None:
     """Draw the box, its state, a confidence bar and a label onto `image`, in place.
 
     Args:
@@ -37,32 +38,33 @@ def draw_target(image: np.ndarray, box: Box, state: State, confidence: float, la
     text = f"{label} {state.name.lower()}".strip()
     drawable = state != State.IDLE and bool(np.all(np.isfinite(box))) and box.width > 0 and box.height > 0
     if not drawable:
-        _tag(image, text, 0.0, colour, 4 * scale, 4 * scale, scale)
+        _tag(image, text, 0.0, colour, (4 * scale, 4 * scale), scale)
         return
     if state == State.LOST:
         _dashed(image, box, colour, scale)
     else:
         _bracketed(image, box, colour, scale)
-    _tag(image, f"{text} {confidence:.2f}", confidence, colour, box.x, box.y - _tag_height(scale) - 3 * scale, scale)
+    corner = (box.x, box.y - _tag_height(scale) - 3 * scale)
+    _tag(image, f"{text} {confidence:.2f}", confidence, colour, corner, scale)
 
 
-def draw_truth(image: np.ndarray, box: Box) -> None:
+def draw_truth(image: NDArray[np.uint8], box: Box) -> None:
     """Draw a ground-truth box, in place: thin and white, so that it shows beside the tracker's."""
     if np.all(np.isfinite(box)):
         _rectangle(image, box, _INK, 3)
         _rectangle(image, box, TRUTH_COLOUR, 1)
 
 
-def _scale(image: np.ndarray) -> float:
+def _scale(image: NDArray[np.uint8]) -> float:
     """Size of lines and letters relative to a 480-pixel-high image."""
     return float(np.clip(min(image.shape[:2]) / 480, 0.8, 3.0))
 
 
-def _rectangle(image: np.ndarray, box: Box, colour: tuple[int, int, int], thickness: int) -> None:
+def _rectangle(image: NDArray[np.uint8], box: Box, colour: tuple[int, int, int], thickness: int) -> None:
     cv2.polylines(image, [_fixed(_corners(box))], True, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
-def _bracketed(image: np.ndarray, box: Box, colour: tuple[int, int, int], scale: float) -> None:
+def _bracketed(image: NDArray[np.uint8], box: Box, colour: tuple[int, int, int], scale: float) -> None:
     """A thin rectangle with heavy corners: precise, yet found at a glance."""
     thin = max(1, round(1.2 * scale))
     _rectangle(image, box, colour, thin)
@@ -77,7 +79,7 @@ def _bracketed(image: np.ndarray, box: Box, colour: tuple[int, int, int], scale:
         cv2.polylines(image, [path], False, colour, thin + max(1, round(2 * scale)), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
-def _dashed(image: np.ndarray, box: Box, colour: tuple[int, int, int], scale: float) -> None:
+def _dashed(image: NDArray[np.uint8], box: Box, colour: tuple[int, int, int], scale: float) -> None:
     corners = _corners(box)
     for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         dashes = max(2, min(60, round(float(np.abs(end - start).max()) / (12 * scale))))
@@ -87,15 +89,21 @@ def _dashed(image: np.ndarray, box: Box, colour: tuple[int, int, int], scale: fl
 
 
 def _tag(
-    image: np.ndarray, text: str, confidence: float, colour: tuple[int, int, int], x: float, y: float, scale: float
+    image: NDArray[np.uint8],
+    text: str,
+    confidence: float,
+    colour: tuple[int, int, int],
+    x: float,
+    y: float,
+    scale: float,
 ) -> None:
     """The coloured plate with the text, a bar under it as long as the confidence; kept inside the image."""
     font_scale = 0.42 * scale
     padding = round(4 * scale)
     (text_width, text_height), _ = cv2.getTextSize(text, _FONT, font_scale, 1)
     width, height = text_width + 2 * padding, _tag_height(scale)
-    left = int(np.clip(round(x), 0, max(0, image.shape[1] - width)))
-    top = int(np.clip(round(y), 0, max(0, image.shape[0] - height)))
+    left = int(np.clip(round(corner[0]), 0, max(0, image.shape[1] - width)))
+    top = int(np.clip(round(corner[1]), 0, max(0, image.shape[0] - height)))
     cv2.rectangle(image, (left, top), (left + width - 1, top + height - 1), colour, cv2.FILLED)
     baseline = top + padding + text_height
     cv2.putText(image, text, (left + padding, baseline), _FONT, font_scale, _INK, 1, cv2.LINE_AA)
@@ -109,7 +117,7 @@ def _tag_height(scale: float) -> int:
     return int(text_height + round(4 * scale) * 2 + 2)
 
 
-def _corners(box: Box) -> np.ndarray:
+def _corners(box: Box) -> NDArray[np.float64]:
     return np.array(
         [
             (box.x, box.y),
@@ -120,7 +128,7 @@ def _corners(box: Box) -> np.ndarray:
     )
 
 
-def _fixed(points: np.ndarray) -> np.ndarray:
+def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
     """Points in OpenCV's fixed-point form; boxes count pixel edges, OpenCV pixel centres."""
     limited = np.clip(points - 0.5, -30000, 30000)
     return np.round(limited * (1 << _SUBPIXEL_BITS)).astype(np.int32)

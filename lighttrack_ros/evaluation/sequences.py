@@ -1,0 +1,140 @@
+"""Sequences with ground truth on disk: frames read lazily, one target each, one truth box a frame."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation.video import FrameSource, ImageFolder, VideoFile
+from lighttrack_ros.geometry import Box
+
+# In the order in which they are looked for.
+TRUTH_FILES = ("groundtruth.txt", "groundtruth_rect.txt", "boxes.txt")
+INIT_FILE = "init_box.txt"
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg")
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One clip and its target.
+
+    Attributes:
+        name: the folder's name.
+        frames: BGR frames, read lazily.
+        init_box: the box to start on in the first frame.
+        truth: (frames, 4) float64, x, y, width, height in pixels; a row of nan where the target cannot
+            be seen. None where the clip has no ground truth beyond its first box.
+    """
+
+    name: str
+    frames: FrameSource
+    init_box: Box
+    truth: NDArray[np.float64] | None
+
+
+def find_sequences(folder: Path, only: Iterable[str] = (), skip: Iterable[str] = ()) -> list[Sequence]:
+    """The sequences in a folder (or the one that the folder is), sorted by name.
+
+    Args:
+        folder: holds one folder a sequence, or is itself a sequence.
+        only: names to keep; empty keeps all.
+        skip: names to leave out.
+
+    Raises:
+        LightTrackError: no such folder, no sequence in it, a damaged one, or a name that is not there.
+    """
+    if not folder.is_dir():
+        raise LightTrackError(f"{folder}: no such folder of sequences")
+    if _is_sequence(folder):
+        return [load_sequence(folder)]
+    found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and _is_sequence(path)}
+    if not found:
+        raise LightTrackError(
+            f"{folder}: no sequence in it (a sequence is a folder of frames or a video, beside "
+            f"{', '.join(TRUTH_FILES)} or {INIT_FILE})"
+        )
+    wanted, unwanted = set(only), set(skip)
+    unknown = sorted((wanted | unwanted) - set(found))
+    if unknown:
+        raise LightTrackError(f"{folder}: no sequence named {', '.join(unknown)} (there are {', '.join(found)})")
+    names = [name for name in found if name not in unwanted and (not wanted or name in wanted)]
+    if not names:
+        raise LightTrackError(f"{folder}: every sequence was left out")
+    return [load_sequence(found[name]) for name in names]
+
+
+def load_sequence(folder: Path) -> Sequence:
+    """One sequence: frames in `img/` or in the folder itself, or one video file, beside a file of boxes.
+
+    The boxes are lines of `x,y,w,h` (commas, tabs or spaces): a truth file with one line a frame, or
+    `init_box.txt` with the first frame's alone.
+
+    Raises:
+        LightTrackError: frames or boxes are missing, damaged, or of different number.
+    """
+    frames = _frames(folder)
+    truth_path = next((folder / name for name in TRUTH_FILES if (folder / name).is_file()), None)
+    if truth_path is None:
+        init_path = folder / INIT_FILE
+        if not init_path.is_file():
+            raise LightTrackError(f"{folder}: no {', '.join(TRUTH_FILES)} or {INIT_FILE} beside the frames")
+        boxes, truth = read_boxes(init_path), None
+        boxes_path = init_path
+    else:
+        boxes = truth = read_boxes(truth_path)
+        boxes_path = truth_path
+        if frames.count is not None and len(truth) != frames.count:
+            raise LightTrackError(f"{truth_path}: {len(truth)} lines for {frames.count} frames")
+    first = boxes[0]
+    if not np.all(np.isfinite(first)) or min(first[2:]) <= 0:
+        raise LightTrackError(f"{boxes_path}: line 1 is {_line(first)}, expected a box of positive size to start on")
+    return Sequence(folder.name, frames, Box(*(float(value) for value in first)), truth)
+
+
+def read_boxes(path: Path) -> NDArray[np.float64]:
+    """Lines of four numbers (commas, semicolons, tabs or spaces between) as an (N, 4) float64 array.
+
+    Raises:
+        LightTrackError: unreadable, empty, or a line that is not four numbers; half a nan is an error too.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LightTrackError(f"{path}: cannot be read ({error})") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise LightTrackError(f"{path}: empty, expected a line x,y,w,h")
+    boxes = np.empty((len(lines), 4))
+    for number, line in enumerate(lines):
+        try:
+            values = [float(part) for part in re.split(r"[,;\s]+", line.strip())]
+        except ValueError:
+            values = []
+        if len(values) != 4 or not (np.all(np.isfinite(values)) or np.all(np.isnan(values))):
+            raise LightTrackError(
+                f"{path}: line {number + 1} is {line.strip()!r}, expected x,y,w,h (nan,nan,nan,nan: not visible)"
+            )
+        boxes[number] = values
+    return boxes
+
+
+def _is_sequence(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (*TRUTH_FILES, INIT_FILE))
+
+
+def _frames(folder: Path) -> FrameSource:
+    videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+    if len(videos) == 1 and not (folder / "img").is_dir():
+        return VideoFile(videos[0])
+    return ImageFolder(folder)
+
+
+def _line(values: NDArray[np.float64]) -> str:
+    return ",".join(f"{value:g}" for value in values)
