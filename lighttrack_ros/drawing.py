@@ -93,8 +93,7 @@ def _tag(
     text: str,
     confidence: float,
     colour: tuple[int, int, int],
-    x: float,
-    y: float,
+    corner: tuple[float, float],
     scale: float,
 ) -> None:
     """The coloured plate with the text, a bar under it as long as the confidence; kept inside the image."""
