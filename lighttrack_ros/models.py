@@ -1,0 +1,247 @@
+"""Model folders: what `model.yaml` may say, checked once at the door, and where the folders are found."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+import sys
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lighttrack_ros.errors import LightTrackError
+
+VERSION = 1
+DEFAULT_MODEL = "lighttrack_mobile"
+TRACKERS = ("lighttrack",)
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """File names of the ONNX graphs, inside the model folder."""
+
+    template: str = "template.onnx"
+    search: str = "search.onnx"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the graphs do to the crop's bytes before the network; for the reader's information only."""
+
+    colour: str = "bgr"  # channel order in which the graphs take uint8 crops
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # R, G, B, after division by 255
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class LightTrackHyperParameters:
+    """Of LightTrack's decoding; the defaults are the authors' for VOT2019."""
+
+    penalty_k: float = 0.007  # strength of the penalty on change of size and shape
+    window_influence: float = 0.225  # share of the cosine window in the ranking
+    lr: float = 0.616  # base rate of the size update
+    small_target: float = 0.004  # share of the picture under which the larger search size is taken
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """When an estimate may be believed; see docs/lost.md for how the values were found."""
+
+    uncertain: float = 0.95  # confidence under which the target is uncertain
+    lost: float = 0.9  # confidence under which it is on the way to being lost
+    lost_frames: int = 3  # this many in a row
+    found: float = 0.97  # confidence from which a lost target may be found again
+    found_frames: int = 2  # on this many frames in a row
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the weights came from."""
+
+    source: str
+    licence: str
+    sha256: str  # of the checkpoint file
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model folder. Field names are the keys of `model.yaml`; `folder` is where it was found."""
+
+    folder: Path = field(metadata={"stored": False})
+    name: str
+    tracker: str  # one of TRACKERS
+    architecture: str
+    template_size: int  # side of the template crop, pixels
+    search_sizes: tuple[int, ...]  # sides of the search crop: ordinary targets, small targets
+    stride: int  # crop pixels per cell
+    provenance: Provenance
+    hyper_parameters: LightTrackHyperParameters
+    session: SessionSettings = SessionSettings()
+    preprocessing: Preprocessing = Preprocessing()
+    graphs: Graphs = Graphs()
+    scores: dict[str, float] = field(default_factory=dict)  # what it measured, by name
+
+    @property
+    def template_graph(self) -> Path:
+        return self.folder / self.graphs.template
+
+    @property
+    def search_graph(self) -> Path:
+        return self.folder / self.graphs.search
+
+
+def load_model(name_or_path: str | Path) -> Model:
+    """Find a model folder and read its `model.yaml`.
+
+    Raises:
+        LightTrackError: no such model; or the file has an unknown, missing or wrong entry, or
+            names a graph that is not there.
+    """
+    folder = find_model(name_or_path)
+    path = folder / "model.yaml"
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise LightTrackError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(data, dict):
+        raise LightTrackError(f"{path}: expected `key: value` lines, found {type(data).__name__}")
+    version = data.pop("version", None)
+    if version != VERSION:
+        raise LightTrackError(f"{path}: version is {version!r}, expected {VERSION} (import the checkpoint again)")
+    model: Model = _read(Model, data, str(path), {"folder": folder})
+    _check(model, path)
+    return model
+
+
+def save_model(model: Model) -> None:
+    """Write `model.yaml` into the model's folder."""
+    data = {"version": VERSION, **dataclasses.asdict(model)}
+    del data["folder"]
+    text = yaml.safe_dump(_plain(data), sort_keys=False, allow_unicode=True, width=120)
+    (model.folder / "model.yaml").write_text(text, encoding="utf-8")
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The folder of a model, by its name in one of `model_places()` or by its path.
+
+    Raises:
+        LightTrackError: it is nowhere; the message lists where it was looked for and which models exist.
+    """
+    path = Path(name_or_path).expanduser()
+    if (path / "model.yaml").is_file():
+        return path
+    name = str(name_or_path)
+    places = model_places()
+    if path.name == name:
+        for place in places:
+            if (place / name / "model.yaml").is_file():
+                return place / name
+    existing = sorted({file.parent.name for place in places for file in place.glob("*/model.yaml")})
+    raise LightTrackError(
+        f"model {name!r}: no folder with a model.yaml there, nor of that name in "
+        + ", ".join(map(str, places))
+        + f" (models found: {', '.join(existing) or 'none; see `lighttrack import --help`'})"
+    )
+
+
+def model_places() -> list[Path]:
+    """Folders that may hold model folders, the user's own first."""
+    installed = [sys.prefix, *os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)]
+    package = Path(__file__).resolve().parent
+    places = [
+        Path("engines").resolve(),
+        user_models(),
+        *(Path(prefix) / "share/lighttrack_ros/engines" for prefix in installed if prefix),
+        *(parent / "share/lighttrack_ros/engines" for parent in package.parents[3:4]),  # lib/python3.x/site-packages
+        package.parent / "engines",  # a checkout that is not the current directory
+    ]
+    return list(dict.fromkeys(places))
+
+
+def user_models() -> Path:
+    """Where a user's own models live: `engines` in the user's data directory."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return Path(data) / "lighttrack_ros/engines"
+
+
+def _check(model: Model, path: Path) -> None:
+    def fail(key: str, value: object, expected: str) -> LightTrackError:
+        return LightTrackError(f"{path}: {key} is {value!r}, expected {expected}")
+
+    if model.tracker not in TRACKERS:
+        raise fail("tracker", model.tracker, "one of " + ", ".join(TRACKERS))
+    if model.stride not in (8, 16):
+        raise fail("stride", model.stride, "8 or 16")
+    if not 16 <= model.template_size <= 1024:
+        raise fail("template_size", model.template_size, "16 to 1024")
+    if len(model.search_sizes) != 2:
+        raise fail("search_sizes", list(model.search_sizes), "two sides: ordinary targets, small targets")
+    for size in model.search_sizes:
+        if size % model.stride or not model.template_size < size <= 2048:
+            nearest = max(round(size / model.stride), 1) * model.stride
+            raise fail(
+                "search_sizes",
+                size,
+                f"a multiple of {model.stride} over the template's {model.template_size} (try {nearest})",
+            )
+    for section in (model.hyper_parameters, model.session):
+        for item in dataclasses.fields(section):
+            value = getattr(section, item.name)
+            low, high = (1, 10_000) if isinstance(value, int) else (0, 1)
+            if not low <= value <= high:
+                raise fail(item.name, value, f"{low} to {high}")
+    for graph in (model.template_graph, model.search_graph):
+        if not graph.is_file():
+            raise LightTrackError(f"{path}: graph {graph.name} is not in {model.folder} (import the checkpoint again)")
+
+
+def _read(cls: Any, data: Any, where: str, given: dict[str, Any] | None = None) -> Any:
+    """`data` as an instance of the dataclass `cls`, or an error that names the entry."""
+    if not isinstance(data, dict):
+        raise LightTrackError(f"{where}: is {data!r}, expected a section with keys")
+    given = given or {}
+    types = typing.get_type_hints(cls)
+    fields = {item.name: item for item in dataclasses.fields(cls) if item.name not in given}
+    for key in data:
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(fields)
+            raise LightTrackError(f"{where}: unknown key {key!r} ({hint})")
+    values = dict(given)
+    for name, item in fields.items():
+        if name in data:
+            values[name] = _convert(types[name], data[name], f"{where}: {name}")
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise LightTrackError(f"{where}: {name} is missing")
+    return cls(**values)
+
+
+def _convert(expected: Any, value: Any, where: str) -> Any:
+    """`value` as the field's type; YAML's own types are taken as they are, an int where a float is due."""
+    if dataclasses.is_dataclass(expected):
+        return _read(expected, value, where)
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(arguments[0], item, where) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {str(key): _convert(arguments[1], item, f"{where}: {key}") for key, item in value.items()}
+    if expected is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if expected is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if expected is str and isinstance(value, str) and value:
+        return value
+    names = {float: "a number", int: "a whole number", str: "a text", tuple: "a list", dict: "a section with keys"}
+    raise LightTrackError(f"{where}: is {value!r}, expected {names[origin or expected]}")
+
+
+def _plain(value: Any) -> Any:
+    """Only what YAML knows: tuples become lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
