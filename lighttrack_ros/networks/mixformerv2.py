@@ -1,0 +1,323 @@
+"""MixFormerV2 (NeurIPS 2023): the fully transformer tracking network, under the official key names.
+
+Three ways through the same weights: `forward` is the published computation, whole for every frame;
+`template_cache` then `track` give the same answer with the templates' share computed once per
+template; `template_tokens` and `template_block` are that share in steps, for a caller who has to
+interrupt it. What only the search image may change is all that `track` computes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lighttrack_ros.errors import LightTrackError
+
+# What the network expects its input to be: RGB, (value / 255 - MEAN) / STD.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+PATCH = 16  # pixels
+_HEAD_CHANNELS = 64  # per attention head
+_EDGES = 4  # prediction tokens: left, right, top, bottom
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that decides the network's shape; image sides in pixels, multiples of 16."""
+
+    depth: int
+    mlp_channels: int
+    template_size: int
+    search_size: int
+    channels: int = 768
+    bins: int = 96  # of the distribution over an edge's position
+
+    @property
+    def heads(self) -> int:
+        return self.channels // _HEAD_CHANNELS
+
+    @property
+    def template_count(self) -> int:
+        """Tokens of one template."""
+        return (self.template_size // PATCH) ** 2
+
+    @property
+    def search_count(self) -> int:
+        return (self.search_size // PATCH) ** 2
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Architecture:
+        """The architecture that a checkpoint's tensors were made for.
+
+        Raises:
+            LightTrackError: not the tensors of a MixFormerV2.
+        """
+
+        def shape(name: str, dimensions: int) -> tuple[int, ...]:
+            if name not in tensors or tensors[name].dim() != dimensions:
+                found = tuple(tensors[name].shape) if name in tensors else "missing"
+                raise LightTrackError(f"not a MixFormerV2 checkpoint: {name} is {found}")
+            return tuple(tensors[name].shape)
+
+        def side(name: str) -> int:
+            return math.isqrt(shape(name, 3)[1]) * PATCH
+
+        blocks = [re.match(r"backbone\.blocks\.(\d+)\.", name) for name in tensors]
+        return cls(
+            depth=1 + max((int(match[1]) for match in blocks if match), default=-1),
+            mlp_channels=shape("backbone.blocks.0.mlp.fc1.weight", 2)[0],
+            template_size=side("backbone.pos_embed_t"),
+            search_size=side("backbone.pos_embed_s"),
+            channels=shape("backbone.patch_embed.proj.weight", 4)[0],
+            bins=shape("box_head.layers.1.0.weight", 2)[0],
+        )
+
+
+SMALL = Architecture(depth=4, mlp_channels=768, template_size=112, search_size=224)
+BASE = Architecture(depth=8, mlp_channels=3072, template_size=128, search_size=288)
+
+
+class KeysValues(NamedTuple):
+    """What one block's attention keeps of the two templates: each (B, heads, 2 * template tokens, 64)."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class MixFormerV2(nn.Module):
+    """The network of one architecture. Images are RGB, (B, 3, side, side) float32, normalised by MEAN and STD.
+
+    What it answers is always a pair: box (B, 4), centre x, centre y, width, height in units of the
+    search image's side (the last two may be negative: nothing in the network forbids it), and the
+    logit of the score (B,).
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.backbone = _Backbone(architecture)
+        self.box_head = _BoxHead(architecture.channels, architecture.bins)
+        self.score_head = _ScoreHead(architecture.channels)
+
+    def forward(self, template: Tensor, online_template: Tensor, search: Tensor) -> tuple[Tensor, Tensor]:
+        """The published computation: every token through every block."""
+        templates = self.template_tokens(template, online_template)
+        tokens = torch.cat((templates, self.backbone.search_tokens(search)), 1)
+        for block in self.backbone.blocks:
+            tokens = block(tokens, templates.shape[1])
+        return self._heads(tokens)
+
+    def template_cache(self, template: Tensor, online_template: Tensor) -> list[KeysValues]:
+        """What `track` needs of a pair of templates, block by block. Changing either template changes all of it."""
+        tokens = self.template_tokens(template, online_template)
+        cache = []
+        for index in range(self.architecture.depth):
+            tokens, keys_values = self.template_block(index, tokens)
+            cache.append(keys_values)
+        return cache
+
+    def template_tokens(self, template: Tensor, online_template: Tensor) -> Tensor:
+        """(B, 2 * template tokens, channels) before the first block."""
+        backbone = self.backbone
+        return torch.cat(
+            [backbone.patch_embed(image) + backbone.pos_embed_t for image in (template, online_template)], 1
+        )
+
+    def template_block(self, index: int, tokens: Tensor) -> tuple[Tensor, KeysValues]:
+        """One block of the templates' share; the last block's tokens nobody reads: they come back unchanged."""
+        block = self.backbone.blocks[index]
+        keys_values = block.keys_values(tokens)
+        if index + 1 < self.architecture.depth:
+            tokens = block.attend(tokens, keys_values)
+        return tokens, keys_values
+
+    def track(self, search: Tensor, cache: Sequence[KeysValues]) -> tuple[Tensor, Tensor]:
+        """The same answer as `forward`, of the search image and what `template_cache` kept.
+
+        The last block is computed for the four prediction tokens only: nothing reads the others.
+        """
+        tokens = self.backbone.search_tokens(search)
+        last = self.architecture.depth - 1
+        for index, (block, templates) in enumerate(zip(self.backbone.blocks, cache, strict=True)):
+            own = block.keys_values(tokens)
+            seen = KeysValues(torch.cat((templates.keys, own.keys), 2), torch.cat((templates.values, own.values), 2))
+            tokens = block.attend(tokens[:, -_EDGES:] if index == last else tokens, seen)
+        return self._heads(tokens)
+
+    def _heads(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        predictions = tokens[:, -_EDGES:]
+        return self.box_head(predictions), self.score_head(predictions)
+
+
+def load(tensors: Mapping[str, Tensor]) -> MixFormerV2:
+    """The network that a checkpoint's tensors describe, float32, in evaluation mode.
+
+    Raises:
+        LightTrackError: they do not fit; the message names every key that is missing or not expected
+            and every shape that differs.
+    """
+    network = MixFormerV2(Architecture.of(tensors))
+    expected = network.state_dict()
+    faults = [f"missing {name} {tuple(value.shape)}" for name, value in expected.items() if name not in tensors]
+    faults += [f"not expected {name} {tuple(value.shape)}" for name, value in tensors.items() if name not in expected]
+    faults += [
+        f"shape of {name} is {tuple(tensors[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    if faults:
+        raise LightTrackError(
+            f"does not fit {network.architecture}, {len(faults)} differences:\n  " + "\n  ".join(faults)
+        )
+    network.load_state_dict(dict(tensors))
+    return network.eval()
+
+
+class _Backbone(nn.Module):
+    pos_embed_s: Tensor
+    pos_embed_t: Tensor
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        channels = architecture.channels
+        self.register_buffer("pos_embed_s", _sine_table(architecture.search_size // PATCH, channels))
+        self.register_buffer("pos_embed_t", _sine_table(architecture.template_size // PATCH, channels))
+        self.reg_tokens = nn.Parameter(0.02 * torch.randn(1, _EDGES, channels))
+        self.pos_embed_reg = nn.Parameter(0.02 * torch.randn(1, _EDGES, channels))
+        self.patch_embed = _PatchEmbedding(channels)
+        blocks = nn.ModuleList(_Block(channels, architecture.mlp_channels) for _ in range(architecture.depth))
+        self.blocks = cast("Sequence[_Block]", blocks)  # what torch's own types do not tell
+
+    def search_tokens(self, image: Tensor) -> Tensor:
+        """(B, search tokens + 4, channels): the image's patches, then the prediction tokens."""
+        patches = self.patch_embed(image) + self.pos_embed_s
+        predictions = (self.reg_tokens + self.pos_embed_reg).expand(len(image), -1, -1)
+        return torch.cat((patches, predictions), 1)
+
+
+class _PatchEmbedding(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, channels, PATCH, stride=PATCH)
+
+    def forward(self, image: Tensor) -> Tensor:
+        patches: Tensor = self.proj(image)
+        return patches.flatten(2).transpose(1, 2)
+
+
+class _Block(nn.Module):
+    """A pre-norm transformer block whose attention the paper calls prediction-token-involved mixed attention."""
+
+    def __init__(self, channels: int, mlp_channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels, eps=1e-6)
+        self.attn = _Attention(channels)
+        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
+        self.mlp = _Mlp(channels, mlp_channels)
+
+    def forward(self, tokens: Tensor, template_count: int) -> Tensor:
+        """Templates (the first `template_count` tokens) see the templates; the others see everything."""
+        x = self.norm1(tokens)
+        queries, own = self.attn.queries(x), self.attn.keys_values(x)
+        templates = KeysValues(own.keys[:, :, :template_count], own.values[:, :, :template_count])
+        mixed = torch.cat(
+            (
+                _attention(queries[:, :, :template_count], templates),
+                _attention(queries[:, :, template_count:], own),
+            ),
+            1,
+        )
+        return self._finish(tokens, mixed)
+
+    def keys_values(self, tokens: Tensor) -> KeysValues:
+        return self.attn.keys_values(self.norm1(tokens))
+
+    def attend(self, tokens: Tensor, seen: KeysValues) -> Tensor:
+        """The block for `tokens` that see exactly `seen`."""
+        return self._finish(tokens, _attention(self.attn.queries(self.norm1(tokens)), seen))
+
+    def _finish(self, tokens: Tensor, mixed: Tensor) -> Tensor:
+        tokens = tokens + self.attn.proj(mixed)
+        return tokens + self.mlp(self.norm2(tokens))  # type: ignore[no-any-return]
+
+
+class _Attention(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(B, heads, tokens, 64), scaled; 1/8 is a power of two, so that scaling here or later is the same bits."""
+        channels = self.proj.in_features
+        y = functional.linear(x, self.qkv.weight[:channels], self.qkv.bias[:channels])
+        return y.unflatten(2, (-1, _HEAD_CHANNELS)).transpose(1, 2) * _HEAD_CHANNELS**-0.5
+
+    def keys_values(self, x: Tensor) -> KeysValues:
+        channels = self.proj.in_features
+        y = functional.linear(x, self.qkv.weight[channels:], self.qkv.bias[channels:])
+        keys, values = y.unflatten(2, (2, -1, _HEAD_CHANNELS)).permute(2, 0, 3, 1, 4)
+        return KeysValues(keys, values)
+
+
+def _attention(queries: Tensor, seen: KeysValues) -> Tensor:
+    """(B, tokens, channels) of queries (B, heads, tokens, 64)."""
+    weights = (queries @ seen.keys.transpose(2, 3)).softmax(3)
+    return (weights @ seen.values).transpose(1, 2).flatten(2)
+
+
+class _Mlp(nn.Module):
+    def __init__(self, channels: int, mlp_channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, mlp_channels)
+        self.fc2 = nn.Linear(mlp_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(functional.gelu(self.fc1(x)))
+        return y
+
+
+class _BoxHead(nn.Module):
+    """A distribution over each edge's position from its prediction token; the expected edges make the box."""
+
+    positions: Tensor
+
+    def __init__(self, channels: int, bins: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(channels, outputs), nn.LayerNorm(outputs)) for outputs in (channels, bins)
+        )
+        self.register_buffer("positions", torch.arange(bins, dtype=torch.float32) / bins, persistent=False)
+
+    def forward(self, predictions: Tensor) -> Tensor:
+        logits = self.layers[1](functional.relu(self.layers[0](predictions)))
+        left, right, top, bottom = (logits.softmax(2) * self.positions).sum(2).unbind(1)
+        return torch.stack(((left + right) / 2, (top + bottom) / 2, right - left, bottom - top), 1)
+
+
+class _ScoreHead(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList((nn.Sequential(nn.Linear(channels, channels)), nn.Linear(channels, 1)))
+
+    def forward(self, predictions: Tensor) -> Tensor:
+        logits = self.layers[1](functional.relu(self.layers[0](predictions)))
+        return logits.mean((1, 2))  # type: ignore[no-any-return]
+
+
+def _sine_table(side: int, channels: int) -> Tensor:
+    """(1, side * side, channels): sin and cos of the column, then of the row, each for channels / 4 wavelengths."""
+    wavelengths = 10000 ** (torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))
+    phases = torch.arange(side, dtype=torch.float64)[:, None] / wavelengths
+    one_axis = torch.cat((phases.sin(), phases.cos()), 1)
+    columns = one_axis[None].expand(side, -1, -1)
+    rows = one_axis[:, None].expand(-1, side, -1)
+    return torch.cat((columns, rows), 2).flatten(0, 1)[None].float()
