@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import hardsigmoid, relu, silu
+from torch.nn.functional import adaptive_avg_pool2d, hardsigmoid, hardswish, relu, silu
 
 from lighttrack_ros.errors import LightTrackError
 
@@ -21,8 +21,9 @@ STD = (0.229, 0.224, 0.225)
 
 MOBILE = "back_04502514044521042540+cls_211000022+reg_100000111_ops_32"
 
-_PATH = re.compile(r"back_0([0-5]+)0\+cls_(\d{9})\+reg_(\d{9})_ops_(\d)(\d)(?:\+width_(\d{1,3})_(\d{1,3}))?")
-_BLOCK_CHOICES = ((3, 4), (3, 6), (5, 4), (5, 6), (7, 4), (7, 6))  # digit -> kernel, expansion
+_PATH = re.compile(r"back_0([0-9]+)0\+cls_(\d{9})\+reg_(\d{9})_ops_(\d)(\d)(?:\+width_(\d{1,3})_(\d{1,3}))?(\+lite)?")
+# Digit -> kernel, expansion. The release has 0 to 5; our own 6 leaves the block out.
+_BLOCK_CHOICES = ((3, 4), (3, 6), (5, 4), (5, 6), (7, 4), (7, 6), None, (3, 2), (5, 2), (7, 2))
 _STAGE_CHANNELS = (24, 40, 80, 96, 192)
 _STAGE_STRIDES = (2, 2, 2, 1, 2)
 _TOWER_CHANNELS = (128, 192, 256)
@@ -37,12 +38,13 @@ class Architecture:
     path: str
     stem_channels: int
     channels: tuple[int, ...]  # of each searched stage that is built
-    blocks: tuple[tuple[tuple[int, int], ...], ...]  # [stage][block] -> (kernel, expansion)
+    blocks: tuple[tuple[tuple[int, int] | None, ...], ...]  # [stage][block] -> (kernel, expansion), None: left out
     fusion_channels: int
     cls_channels: int
     cls_kernels: tuple[int, ...]
     reg_channels: int
     reg_kernels: tuple[int, ...]
+    lite: bool = False  # hard swish for swish in the backbone, and no squeeze-excite
 
     @property
     def stride(self) -> int:
@@ -56,7 +58,9 @@ class Architecture:
         `back_0<digits>0+cls_<9 digits>+reg_<9 digits>_ops_<stage><block>` is the release's own form
         (18 or 20 backbone digits: 2 or 4 blocks in the first searched stage). `+width_<B>_<H>` makes a
         smaller relative that the release does not have: all channel counts of the backbone are
-        B percent, those of the fusion and the two heads H percent, rounded to multiples of 8.
+        B percent, those of the fusion and the two heads H percent, rounded to multiples of 8. Two more
+        such extensions: block digits 6 (left out; not for a stage's first block) and 7, 8, 9 (kernel 3, 5, 7,
+        expansion 2), and `+lite`: hard swish for swish in the backbone, and no squeeze-excite.
 
         Raises:
             LightTrackError: not a path of the search space.
@@ -67,8 +71,8 @@ class Architecture:
 
         match = _PATH.fullmatch(path)
         if match is None:
-            raise fail("expected back_0<digits 0-5>0+cls_<9 digits>+reg_<9 digits>_ops_<2 digits>")
-        back, cls_digits, reg_digits, stage, block, back_width, head_width = match.groups()
+            raise fail("expected back_0<digits>0+cls_<9 digits>+reg_<9 digits>_ops_<2 digits>")
+        back, cls_digits, reg_digits, stage, block, back_width, head_width, lite = match.groups()
         if len(back) not in (18, 20):
             raise fail(f"{len(back)} searched backbone layers, expected 18 or 20")
         if stage not in "123" or block not in "0123":
@@ -89,6 +93,8 @@ class Architecture:
         starts = [sum(depths[:i]) for i in range(5)]
         built = [back[starts[i] : starts[i] + depths[i]] for i in range(int(stage) + 1)]
         built[-1] = built[-1][: int(block) + 1]
+        if any(digits[0] == "6" for digits in built):
+            raise fail("a stage's first block cannot be left out")
         cls_channels, cls_kernels = tower("cls", cls_digits)
         reg_channels, reg_kernels = tower("reg", reg_digits)
         return cls(
@@ -101,6 +107,7 @@ class Architecture:
             cls_kernels=cls_kernels,
             reg_channels=reg_channels,
             reg_kernels=reg_kernels,
+            lite=lite is not None,
         )
 
 
@@ -239,42 +246,44 @@ class _SqueezeExcite(nn.Module):
         self.conv_expand = _conv(squeezed, channels, 1, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        squeezed = relu(self.conv_reduce(x.mean((2, 3), keepdim=True)))
+        squeezed = relu(self.conv_reduce(adaptive_avg_pool2d(x, 1)))
         weight: Tensor = hardsigmoid(self.conv_expand(squeezed))
         return x * weight
 
 
 class _DepthwiseSeparable(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, lite: bool) -> None:
         super().__init__()
+        self.activation = hardswish if lite else silu
         self.conv_dw = _conv(channels, channels, 3, groups=channels)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.se = _SqueezeExcite(channels)
+        self.se = nn.Identity() if lite else _SqueezeExcite(channels)
         self.conv_pw = _conv(channels, channels, 1)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = silu(self.bn1(self.conv_dw(x)))
+        y: Tensor = self.activation(self.bn1(self.conv_dw(x)))
         y = self.bn2(self.conv_pw(self.se(y)))
         return x + y
 
 
 class _InvertedResidual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, kernel: int, expansion: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, expansion: int, stride: int, lite: bool) -> None:
         super().__init__()
         middle = inputs * expansion
+        self.activation = hardswish if lite else silu
         self.residual = stride == 1 and inputs == outputs
         self.conv_pw = _conv(inputs, middle, 1)
         self.bn1 = nn.BatchNorm2d(middle)
         self.conv_dw = _conv(middle, middle, kernel, stride, groups=middle)
         self.bn2 = nn.BatchNorm2d(middle)
-        self.se = _SqueezeExcite(middle)
+        self.se = nn.Identity() if lite else _SqueezeExcite(middle)
         self.conv_pwl = _conv(middle, outputs, 1)
         self.bn3 = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = silu(self.bn1(self.conv_pw(x)))
-        y = silu(self.bn2(self.conv_dw(y)))
+        y: Tensor = self.activation(self.bn1(self.conv_pw(x)))
+        y = self.activation(self.bn2(self.conv_dw(y)))
         y = self.bn3(self.conv_pwl(self.se(y)))
         return x + y if self.residual else y
 
@@ -285,20 +294,27 @@ class _Backbone(nn.Module):
         stem = architecture.stem_channels
         self.conv_stem = _conv(3, stem, 3, stride=2)
         self.bn1 = nn.BatchNorm2d(stem)
-        stages = [nn.Sequential(_DepthwiseSeparable(stem))]
+        lite = architecture.lite
+        self.activation = hardswish if lite else silu
+        stages = [nn.Sequential(_DepthwiseSeparable(stem, lite))]
         inputs = stem
         for outputs, first_stride, blocks in zip(
             architecture.channels, _STAGE_STRIDES, architecture.blocks, strict=False
         ):
             stage = nn.Sequential()
-            for i, (kernel, expansion) in enumerate(blocks):
-                stage.append(_InvertedResidual(inputs, outputs, kernel, expansion, first_stride if i == 0 else 1))
+            for i, block in enumerate(blocks):
+                if block is None:  # keeps its place, so that keys keep their numbers
+                    stage.append(nn.Identity())
+                    continue
+                kernel, expansion = block
+                stride = first_stride if i == 0 else 1
+                stage.append(_InvertedResidual(inputs, outputs, kernel, expansion, stride, lite))
                 inputs = outputs
             stages.append(stage)
         self.blocks = nn.Sequential(*stages)
 
     def forward(self, image: Tensor) -> Tensor:
-        features: Tensor = self.blocks(silu(self.bn1(self.conv_stem(image))))
+        features: Tensor = self.blocks(self.activation(self.bn1(self.conv_stem(image))))
         return features
 
 
@@ -316,7 +332,7 @@ class _ChannelAttention(nn.Module):
         self.fc2 = _conv(channels, channels, 1, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        squeezed = relu(self.fc1(x.mean((2, 3), keepdim=True)))
+        squeezed = relu(self.fc1(adaptive_avg_pool2d(x, 1)))
         weight: Tensor = torch.sigmoid(self.fc2(squeezed))
         return x * weight
 
