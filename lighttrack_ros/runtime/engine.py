@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
+
+from lighttrack_ros.errors import LightTrackError
+
+Array = npt.NDArray[Any]
 
 
 class TensorSpec(NamedTuple):
@@ -33,7 +38,7 @@ class Engine(Protocol):
     backend: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
-    input_buffers: Mapping[str, np.ndarray]
+    input_buffers: Mapping[str, Array]
 
     def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Run the graph once.
@@ -51,15 +56,29 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(graph: Path, backend: str = "auto", threads: int = 0) -> Engine:
-    """Load an ONNX graph into the named backend ("auto", "onnxruntime").
+BACKENDS = ("auto", "onnxruntime")
+
+
+def load_engine(
+    graph: Path, backend: str = "auto", threads: int = 0, dimensions: Mapping[str, int] | None = None
+) -> Engine:
+    """Load an ONNX graph into a backend.
 
     Args:
         graph: path of the .onnx file.
-        backend: "auto" takes the fastest that this machine has.
+        backend: one of BACKENDS; "auto" takes the fastest that this machine has.
         threads: CPU threads inside one run; 0 lets the backend choose.
+        dimensions: sizes of the graph's free dimensions by name, fixed from now on.
 
     Raises:
-        LightTrackError: no such file, unknown backend, or the backend is not installed.
+        LightTrackError: no such file, unknown backend, the backend is not installed, or it cannot
+            load the graph.
     """
-    raise NotImplementedError
+    if not graph.is_file():
+        raise LightTrackError(f"{graph}: no such graph")
+    if backend not in BACKENDS:
+        raise LightTrackError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+    # Imported here, so that a machine needs only the backend it uses.
+    from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(graph, dimensions or {}, threads)
