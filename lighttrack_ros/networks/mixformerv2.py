@@ -259,7 +259,8 @@ class _Attention(nn.Module):
         """(B, heads, tokens, 64), scaled; 1/8 is a power of two, so that scaling here or later is the same bits."""
         channels = self.proj.in_features
         y = functional.linear(x, self.qkv.weight[:channels], self.qkv.bias[:channels])
-        return y.unflatten(2, (-1, _HEAD_CHANNELS)).transpose(1, 2) * _HEAD_CHANNELS**-0.5
+        queries: Tensor = y.unflatten(2, (-1, _HEAD_CHANNELS)).transpose(1, 2) * _HEAD_CHANNELS**-0.5
+        return queries
 
     def keys_values(self, x: Tensor) -> KeysValues:
         channels = self.proj.in_features

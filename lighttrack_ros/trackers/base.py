@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -43,6 +44,26 @@ class Tracker(ABC):
         Raises:
             LightTrackError: `init` was never called.
         """
+
+    def idle_work(self, seconds: float = math.inf) -> bool:
+        """Do one step of what can wait, e.g. renewing a template; call it between frames, when none is waiting.
+
+        `update` never does such work by itself, so that it costs no frame any time. A loop that has all the
+        time there is gets the published results by
+
+            estimate = tracker.update(frame)
+            while tracker.idle_work():
+                pass
+
+        and one that has not asks for a step at a time and looks for a new frame after each.
+
+        Args:
+            seconds: until the next frame is expected; a step that takes longer is left for another time.
+
+        Returns:
+            Whether a step was done; if so there may be another.
+        """
+        return False
 
     @abstractmethod
     def close(self) -> None:
