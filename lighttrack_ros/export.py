@@ -1,0 +1,142 @@
+"""PyTorch networks to the ONNX graphs of a model folder, checked against PyTorch on the spot."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.networks.lighttrack import MEAN, STD, LightTrack
+from lighttrack_ros.runtime import load_engine
+
+OPSET = 17
+_TOLERANCE = 1e-3  # of the largest value of an output; fp32 graphs stay a hundred times below
+
+
+class Difference(NamedTuple):
+    """How far one output of a graph is from PyTorch's."""
+
+    output: str
+    side: int  # of the crop, pixels
+    largest: float  # absolute difference
+    scale: float  # largest absolute value
+
+
+@torch.no_grad()
+def export_lighttrack(
+    network: LightTrack, template_graph: Path, search_graph: Path, template_size: int, search_sizes: Sequence[int]
+) -> list[Difference]:
+    """Write the two graphs of a LightTrack network and compare them with it on random crops.
+
+    Both take `crop`, (side, side, 3) uint8 BGR with the free dimension `side`. The template graph gives
+    `template_features` (1, cells, channels); the search graph takes them too and gives `logits`
+    (1, 1, n, n) and `distances` (1, 4, n, n). All that depends on the template alone is in the former.
+
+    Args:
+        network: any device and mode; it is not changed.
+        template_graph, search_graph: files to write.
+        template_size, search_sizes: sides of the crops, for the comparison.
+
+    Raises:
+        LightTrackError: an output differs by more than a thousandth of its largest value.
+    """
+    network = copy.deepcopy(network).cpu().float().eval()
+    template, search = _Template(network), _Search(network)
+    crop = torch.zeros(template_size, template_size, 3, dtype=torch.uint8)
+    _export(template, (crop,), template_graph, ["crop"], ["template_features"])
+    _export(search, (crop, template(crop)), search_graph, ["crop", "template_features"], ["logits", "distances"])
+
+    crop = _random_crop(template_size)
+    features = network.template_features(_normalised(crop))
+    differences = _compare(template_graph, {"crop": crop}, {"template_features": features})
+    for side in search_sizes:
+        crop = _random_crop(side)
+        logits, distances = network(features, _normalised(crop))
+        outputs = {"logits": logits, "distances": distances}
+        differences += _compare(search_graph, {"crop": crop, "template_features": features}, outputs)
+    return differences
+
+
+class _Graph(nn.Module):
+    """A network that takes bytes. The stem's weights carry the swap to RGB and the division by 255 STD;
+    the mean must be taken off before it, as the stem pads with zeros."""
+
+    mean: Tensor
+
+    def __init__(self, network: LightTrack) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        stem = self.network.features.conv_stem
+        stem.weight = nn.Parameter((stem.weight / (255 * torch.tensor(STD).view(1, 3, 1, 1))).flip(1))
+        self.register_buffer("mean", 255 * torch.tensor(MEAN).flip(0).view(1, 3, 1, 1))
+
+    def image(self, crop: Tensor) -> Tensor:
+        # Transposed as bytes, shifted last: the other way round costs ONNX Runtime twenty times as much.
+        return crop.permute(2, 0, 1).unsqueeze(0).float() - self.mean
+
+
+class _Template(_Graph):
+    def forward(self, crop: Tensor) -> Tensor:
+        return self.network.template_features(self.image(crop))
+
+
+class _Search(_Graph):
+    def forward(self, crop: Tensor, template_features: Tensor) -> tuple[Tensor, Tensor]:
+        logits, distances = self.network(template_features, self.image(crop))
+        return logits, distances
+
+
+def _export(
+    module: nn.Module, arguments: tuple[Tensor, ...], path: Path, inputs: list[str], outputs: list[str]
+) -> None:
+    free = {"crop": {0: "side", 1: "side"}, "logits": {2: "n", 3: "n"}, "distances": {2: "n", 3: "n"}}
+    with warnings.catch_warnings():
+        # The tracing exporter warns that it is old; it folds the batch norms and needs no further package.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            arguments,
+            str(path),
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes={name: axes for name, axes in free.items() if name in inputs + outputs},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def _normalised(crop: Tensor) -> Tensor:
+    """The network's input as the paper has it, from a uint8 HWC BGR crop."""
+    rgb = crop.flip(2).permute(2, 0, 1).unsqueeze(0) / 255
+    return (rgb - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+
+
+def _random_crop(side: int) -> Tensor:
+    """Smooth blobs and noise, so that features are as large as on a photo."""
+    generator = torch.Generator().manual_seed(side)
+    coarse = torch.rand(1, 3, 9, 9, generator=generator)
+    image = nn.functional.interpolate(coarse, size=(side, side), mode="bilinear") * 230
+    image = image + 25 * torch.rand(image.shape, generator=generator)
+    return image[0].permute(1, 2, 0).contiguous().to(torch.uint8)
+
+
+def _compare(path: Path, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> list[Difference]:
+    side = inputs["crop"].shape[0]
+    engine = load_engine(path, "onnxruntime", threads=1, dimensions={"side": side})
+    got = engine.run({name: tensor.numpy() for name, tensor in inputs.items()})
+    differences = []
+    for name, tensor in outputs.items():
+        expected = tensor.numpy()
+        largest, scale = float(np.abs(got[name] - expected).max()), float(np.abs(expected).max())
+        if not largest <= _TOLERANCE * scale:  # the negation is true for nan as well
+            raise LightTrackError(f"{path.name}: output {name} differs by {largest:.3g} from PyTorch's {scale:.3g}")
+        differences.append(Difference(name, side, largest, scale))
+    engine.close()
+    return differences
