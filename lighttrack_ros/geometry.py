@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 
 class Box(NamedTuple):
     """An axis-aligned box in pixels: top-left corner, width, height; fractions allowed."""
@@ -37,3 +40,13 @@ def context_side(width: float, height: float, context: float = 0.5) -> float:
     """Side of the square that holds a box and its margin: sqrt((w + c(w+h)) (h + c(w+h)))."""
     margin = context * (width + height)
     return math.sqrt((width + margin) * (height + margin))
+
+
+def round_half_away(value: float) -> int:
+    """To the nearest whole number, halves away from zero; Python's own `round` takes them to the even one."""
+    return math.floor(value + 0.5) if value >= 0 else math.ceil(value - 0.5)
+
+
+def hann_window(n: int) -> npt.NDArray[np.float64]:
+    """(n, n) float64: outer product of two Hann windows with zeros at both ends."""
+    return np.outer(np.hanning(n), np.hanning(n))

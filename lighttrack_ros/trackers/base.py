@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame
 
@@ -68,3 +69,17 @@ class Tracker(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free the engines; safe to call twice."""
+
+
+def check_box(frame: Frame, box: Box) -> None:
+    """Refuse a box on which no tracker can start.
+
+    Raises:
+        LightTrackError: not finite, empty, or outside the frame.
+    """
+    if not all(map(math.isfinite, box)):
+        raise LightTrackError(f"init box {tuple(box)} is not finite")
+    if box.width <= 0 or box.height <= 0:
+        raise LightTrackError(f"init box {tuple(box)} is empty: width and height must be greater than 0")
+    if not (box.x < frame.width and box.y < frame.height and box.x + box.width > 0 and box.y + box.height > 0):
+        raise LightTrackError(f"init box {tuple(box)} lies outside the frame of {frame.width} x {frame.height}")

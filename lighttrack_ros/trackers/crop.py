@@ -1,0 +1,53 @@
+"""Square crops of a frame, resized into a network's input buffer without touching the rest of the frame."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from lighttrack_ros.image import Frame
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+class SquareCropper:
+    """Equal, pixel by pixel, to padding the whole frame with the fill colour, cutting and resizing."""
+
+    def __init__(self) -> None:
+        self._canvas = np.empty(0, np.uint8)  # grows to the largest square that left the frame
+
+    def crop(self, frame: Frame, x0: int, y0: int, side: int, fill: UInt8Array, out: UInt8Array) -> None:
+        """Resize the square from (x0, y0) into `out`, bilinearly, in 8 bits.
+
+        Args:
+            frame: where from.
+            x0, y0: top-left pixel of the square, which may lie outside the frame.
+            side: pixels of the frame, at least 1.
+            fill: (3,) uint8 BGR, the colour outside the frame.
+            out: (m, m, 3) uint8, contiguous; written in place.
+        """
+        left, top = max(0, -x0), max(0, -y0)
+        right, bottom = min(side, frame.width - x0), min(side, frame.height - y0)
+        if left == 0 and top == 0 and right == side and bottom == side:
+            square = frame.region(x0, y0, x0 + side, y0 + side)
+        else:
+            square = self._square(side)
+            if left >= right or top >= bottom:
+                square[:] = fill
+            else:
+                square[:top] = fill
+                square[bottom:] = fill
+                square[top:bottom, :left] = fill
+                square[top:bottom, right:] = fill
+                square[top:bottom, left:right] = frame.region(x0 + left, y0 + top, x0 + right, y0 + bottom)
+        if side == out.shape[0]:
+            np.copyto(out, square)
+        else:
+            cv2.resize(square, (out.shape[1], out.shape[0]), dst=out, interpolation=cv2.INTER_LINEAR)
+
+    def _square(self, side: int) -> UInt8Array:
+        size = side * side * 3
+        if self._canvas.size < size:
+            self._canvas = np.empty(size, np.uint8)
+        return self._canvas[:size].reshape(side, side, 3)

@@ -1,0 +1,170 @@
+"""LightTrack's tracking algorithm, as its authors published it, on compiled networks."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.geometry import Box, context_side, hann_window, round_half_away
+from lighttrack_ros.image import Frame
+from lighttrack_ros.models import LightTrackHyperParameters, Model
+from lighttrack_ros.runtime import Engine, load_engine
+from lighttrack_ros.runtime.engine import Array, Tensor
+from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
+from lighttrack_ros.trackers.crop import SquareCropper
+
+_SMALLEST = 10.0  # pixels; the authors' lower limit on the target's sides
+
+
+class LightTrackTracker(Tracker):
+    """LightTrack (CVPR 2021): one template, never updated; one run of the search network a frame.
+
+    Args:
+        model: one with `tracker: lighttrack`.
+        backend, threads: see `runtime.load_engine`.
+    """
+
+    def __init__(self, model: Model, backend: str = "auto", threads: int = 0) -> None:
+        self._parameters = model.hyper_parameters
+        self._template_size = model.template_size
+        self._template_engine = load_engine(model.template_graph, backend, threads, {"side": model.template_size})
+        self._searches = [
+            _Search(load_engine(model.search_graph, backend, threads, {"side": side}), model.stride)
+            for side in model.search_sizes
+        ]
+        self._cropper = SquareCropper()
+        self._target: _Target | None = None
+        self._warm_up()
+
+    def init(self, frame: Frame, box: Box) -> None:
+        check_box(frame, box)
+        centre_x, centre_y = box.centre
+        small = box.area < self._parameters.small_target * frame.width * frame.height
+        # The limit of every later frame; without it a huge box would ask for a huge crop.
+        width, height = min(box.width, float(frame.width)), min(box.height, float(frame.height))
+        side = max(1, round(context_side(width, height)))
+        fill = frame.mean_colour().astype(np.uint8)
+        crop = self._template_engine.input_buffers["crop"]
+        self._cropper.crop(frame, _corner(centre_x, side), _corner(centre_y, side), side, fill, crop)
+        template = self._template_engine.run({})["template_features"]
+        self._target = _Target(centre_x, centre_y, width, height, fill, template, self._searches[small])
+
+    def update(self, frame: Frame) -> Estimate:
+        if self._target is None:
+            raise LightTrackError("the tracker has no target: call init with a box first")
+        target, search = self._target, self._target.search
+        context = context_side(target.width, target.height)
+        scale = self._template_size / context  # crop pixels per frame pixel
+        side = max(1, round_half_away(context + (search.side - self._template_size) / scale))
+        x0, y0 = _corner(target.centre_x, side), _corner(target.centre_y, side)
+        self._cropper.crop(frame, x0, y0, side, target.fill, search.engine.input_buffers["crop"])
+        outputs = search.engine.run({"template_features": target.template})
+        logits, distances = np.asarray(outputs["logits"]), np.asarray(outputs["distances"])
+        found = search.decode(logits, distances, target.width * scale, target.height * scale, self._parameters)
+
+        centre_x = target.centre_x + found.x / scale
+        centre_y = target.centre_y + found.y / scale
+        rate = (found.penalty * found.score * self._parameters.lr) ** 2  # squared: the authors' code blends twice
+        width = (1 - rate) * target.width + rate * found.width / scale
+        height = (1 - rate) * target.height + rate * found.height / scale
+        target = self._target = target._replace(
+            centre_x=min(max(centre_x, 0.0), float(frame.width)),
+            centre_y=min(max(centre_y, 0.0), float(frame.height)),
+            width=max(_SMALLEST, min(width, float(frame.width))),
+            height=max(_SMALLEST, min(height, float(frame.height))),
+        )
+        left, top = target.centre_x - target.width / 2, target.centre_y - target.height / 2
+        return Estimate(Box(max(0.0, left), max(0.0, top), target.width, target.height), found.score)
+
+    def close(self) -> None:
+        self._template_engine.close()
+        for search in self._searches:
+            search.engine.close()
+
+    def _warm_up(self) -> None:
+        """The first run of an engine allocates; it must not be the first frame's."""
+        template = self._template_engine.run({})["template_features"]
+        for search in self._searches:
+            search.engine.run({"template_features": template})
+
+
+class _Target(NamedTuple):
+    """What is known of the target; pixels of the frame."""
+
+    centre_x: float
+    centre_y: float
+    width: float
+    height: float
+    fill: Array  # (3,) uint8 BGR
+    template: Tensor
+    search: _Search  # chosen at the start by the target's size
+
+
+class _Found(NamedTuple):
+    """The best cell's box; pixels of the search crop, position from its centre."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float
+    penalty: float
+
+
+class _Search:
+    """One size of search crop: its engine, and what decoding needs of the size."""
+
+    def __init__(self, engine: Engine, stride: int) -> None:
+        self.engine = engine
+        self.side = engine.inputs["crop"].shape[0]
+        self._stride = stride
+        self._cells = engine.outputs["logits"].shape[-1]
+        self._window = hann_window(self._cells).ravel()
+
+    def decode(
+        self, logits: Array, distances: Array, width: float, height: float, parameters: LightTrackHyperParameters
+    ) -> _Found:
+        """Rank all cells, decode the best.
+
+        Args:
+            logits: (1, 1, n, n).
+            distances: (1, 4, n, n): left, top, right, bottom, pixels of the crop.
+            width, height: the target's size so far, pixels of the crop.
+
+        Raises:
+            LightTrackError: the network's outputs are not finite.
+        """
+        scores = 1 / (1 + np.exp(-logits.ravel().astype(np.float64)))
+        left, top, right, bottom = distances.reshape(4, -1).astype(np.float64)
+        # A cell may say 0; as good as 0 makes the penalty infinite without dividing by it.
+        widths, heights = np.maximum(left + right, 1e-6), np.maximum(top + bottom, 1e-6)
+        margin = (widths + heights) / 2
+        size_change = _change(np.sqrt((widths + margin) * (heights + margin)) / context_side(width, height))
+        shape_change = _change((width / height) / (widths / heights))
+        penalties = np.exp((1 - size_change * shape_change) * parameters.penalty_k)
+        influence = parameters.window_influence
+        ranks = penalties * scores * (1 - influence) + self._window * influence
+        best = int(np.argmax(ranks))  # the first of equals, and nan before all
+        if not math.isfinite(ranks[best]):
+            raise LightTrackError("the network gave scores or distances that are not finite: the engine is broken")
+        row, column = divmod(best, self._cells)
+        centre = self._cells // 2
+        return _Found(
+            x=(column - centre) * self._stride + float(right[best] - left[best]) / 2,
+            y=(row - centre) * self._stride + float(bottom[best] - top[best]) / 2,
+            width=float(left[best] + right[best]),
+            height=float(top[best] + bottom[best]),
+            score=float(scores[best]),
+            penalty=float(penalties[best]),
+        )
+
+
+def _corner(centre: float, side: int) -> int:
+    return round(centre - (side + 1) / 2)
+
+
+def _change(ratio: Array) -> Array:
+    return np.maximum(ratio, 1 / ratio)
