@@ -10,7 +10,7 @@ import sys
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -18,15 +18,14 @@ from lighttrack_ros.errors import LightTrackError
 
 VERSION = 1
 DEFAULT_MODEL = "lighttrack_mobile"
-TRACKERS = ("lighttrack",)
 
 
 @dataclass(frozen=True)
 class Graphs:
-    """File names of the ONNX graphs, inside the model folder."""
+    """File names of the ONNX graphs, inside the model folder, in the order in which they run."""
 
-    template: str = "template.onnx"
-    search: str = "search.onnx"
+    template: tuple[str, ...] = ("template.onnx",)
+    search: tuple[str, ...] = ("search.onnx",)
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,24 @@ class LightTrackHyperParameters:
     window_influence: float = 0.225  # share of the cosine window in the ranking
     lr: float = 0.616  # base rate of the size update
     small_target: float = 0.004  # share of the picture under which the larger search size is taken
+
+
+@dataclass(frozen=True)
+class MixFormerV2HyperParameters:
+    """Of MixFormerV2's crops and its online template; the defaults are the authors' for any video."""
+
+    template_factor: float = 2.0  # side of the template crop, in target sides (root of width x height)
+    search_factor: float = 4.5  # of the search crop; the authors' runs have 4.4 to 5.0
+    update_interval: int = 200  # frames between two online templates; 10 to 25 on short sequences
+    update_score: float = 0.5  # confidence over which a frame may become the online template
+
+
+HyperParameters = LightTrackHyperParameters | MixFormerV2HyperParameters
+TRACKERS: dict[str, type[HyperParameters]] = {
+    "lighttrack": LightTrackHyperParameters,
+    "mixformerv2": MixFormerV2HyperParameters,
+}
+_Kind = TypeVar("_Kind", bound=HyperParameters)
 
 
 @dataclass(frozen=True)
@@ -77,22 +94,41 @@ class Model:
     tracker: str  # one of TRACKERS
     architecture: str
     template_size: int  # side of the template crop, pixels
-    search_sizes: tuple[int, ...]  # sides of the search crop: ordinary targets, small targets
+    search_sizes: tuple[int, ...]  # sides of the search crop; LightTrack: ordinary targets, small targets
     stride: int  # crop pixels per cell
     provenance: Provenance
-    hyper_parameters: LightTrackHyperParameters
+    hyper_parameters: HyperParameters  # the tracker's own kind
     session: SessionSettings = SessionSettings()
     preprocessing: Preprocessing = Preprocessing()
     graphs: Graphs = Graphs()
     scores: dict[str, float] = field(default_factory=dict)  # what it measured, by name
 
     @property
+    def template_graphs(self) -> tuple[Path, ...]:
+        return tuple(self.folder / name for name in self.graphs.template)
+
+    @property
+    def search_graphs(self) -> tuple[Path, ...]:
+        return tuple(self.folder / name for name in self.graphs.search)
+
+    @property
     def template_graph(self) -> Path:
-        return self.folder / self.graphs.template
+        return self.template_graphs[0]
 
     @property
     def search_graph(self) -> Path:
-        return self.folder / self.graphs.search
+        return self.search_graphs[0]
+
+    def parameters_of(self, kind: type[_Kind]) -> _Kind:
+        """The hyper-parameters of a tracker's own kind.
+
+        Raises:
+            LightTrackError: this model is for another tracker.
+        """
+        if isinstance(self.hyper_parameters, kind):
+            return self.hyper_parameters
+        wanted = next(name for name, of_tracker in TRACKERS.items() if of_tracker is kind)
+        raise LightTrackError(f"{self.folder}: a model for the tracker {self.tracker!r}, not for {wanted!r}")
 
 
 def load_model(name_or_path: str | Path) -> Model:
@@ -113,7 +149,11 @@ def load_model(name_or_path: str | Path) -> Model:
     version = data.pop("version", None)
     if version != VERSION:
         raise LightTrackError(f"{path}: version is {version!r}, expected {VERSION} (import the checkpoint again)")
-    model: Model = _read(Model, data, str(path), {"folder": folder})
+    tracker = data.get("tracker")
+    if tracker not in TRACKERS:
+        raise LightTrackError(f"{path}: tracker is {tracker!r}, expected one of {', '.join(TRACKERS)}")
+    parameters = _read(TRACKERS[tracker], data.pop("hyper_parameters", None), f"{path}: hyper_parameters")
+    model: Model = _read(Model, data, str(path), {"folder": folder, "hyper_parameters": parameters})
     _check(model, path)
     return model
 
@@ -173,14 +213,14 @@ def _check(model: Model, path: Path) -> None:
     def fail(key: str, value: object, expected: str) -> LightTrackError:
         return LightTrackError(f"{path}: {key} is {value!r}, expected {expected}")
 
-    if model.tracker not in TRACKERS:
-        raise fail("tracker", model.tracker, "one of " + ", ".join(TRACKERS))
     if model.stride not in (8, 16):
         raise fail("stride", model.stride, "8 or 16")
     if not 16 <= model.template_size <= 1024:
         raise fail("template_size", model.template_size, "16 to 1024")
-    if len(model.search_sizes) != 2:
+    if model.tracker == "lighttrack" and len(model.search_sizes) != 2:
         raise fail("search_sizes", list(model.search_sizes), "two sides: ordinary targets, small targets")
+    if model.tracker != "lighttrack" and len(model.search_sizes) != 1:
+        raise fail("search_sizes", list(model.search_sizes), "one side")
     for size in model.search_sizes:
         if size % model.stride or not model.template_size < size <= 2048:
             nearest = max(round(size / model.stride), 1) * model.stride
@@ -192,10 +232,10 @@ def _check(model: Model, path: Path) -> None:
     for section in (model.hyper_parameters, model.session):
         for item in dataclasses.fields(section):
             value = getattr(section, item.name)
-            low, high = (1, 10_000) if isinstance(value, int) else (0, 1)
+            low, high = (1, 10_000) if isinstance(value, int) else (1, 10) if item.name.endswith("_factor") else (0, 1)
             if not low <= value <= high:
                 raise fail(item.name, value, f"{low} to {high}")
-    for graph in (model.template_graph, model.search_graph):
+    for graph in model.template_graphs + model.search_graphs:
         if not graph.is_file():
             raise LightTrackError(f"{path}: graph {graph.name} is not in {model.folder} (import the checkpoint again)")
 
