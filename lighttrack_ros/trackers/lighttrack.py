@@ -28,7 +28,7 @@ class LightTrackTracker(Tracker):
     """
 
     def __init__(self, model: Model, backend: str = "auto", threads: int = 0) -> None:
-        self._parameters = model.hyper_parameters
+        self._parameters = model.parameters_of(LightTrackHyperParameters)
         self._template_size = model.template_size
         self._template_engine = load_engine(model.template_graph, backend, threads, {"side": model.template_size})
         self._searches = [
