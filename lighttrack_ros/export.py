@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -17,14 +18,15 @@ from lighttrack_ros.networks.lighttrack import MEAN, STD, LightTrack
 from lighttrack_ros.runtime import load_engine
 
 OPSET = 17
+_FREE = {"crop": {0: "side", 1: "side"}, "logits": {2: "n", 3: "n"}, "distances": {2: "n", 3: "n"}}
 _TOLERANCE = 1e-3  # of the largest value of an output; fp32 graphs stay a hundred times below
 
 
 class Difference(NamedTuple):
     """How far one output of a graph is from PyTorch's."""
 
+    graph: str  # file name, with the free dimensions that it was compared at
     output: str
-    side: int  # of the crop, pixels
     largest: float  # absolute difference
     scale: float  # largest absolute value
 
@@ -50,17 +52,23 @@ def export_lighttrack(
     network = copy.deepcopy(network).cpu().float().eval()
     template, search = _Template(network), _Search(network)
     crop = torch.zeros(template_size, template_size, 3, dtype=torch.uint8)
-    _export(template, (crop,), template_graph, ["crop"], ["template_features"])
-    _export(search, (crop, template(crop)), search_graph, ["crop", "template_features"], ["logits", "distances"])
+    export_graph(template, (crop,), template_graph, ["crop"], ["template_features"], _FREE)
+    inputs, outputs = ["crop", "template_features"], ["logits", "distances"]
+    export_graph(search, (crop, template(crop)), search_graph, inputs, outputs, _FREE)
 
-    crop = _random_crop(template_size)
-    features = network.template_features(_normalised(crop))
-    differences = _compare(template_graph, {"crop": crop}, {"template_features": features})
+    crop = random_crop(template_size)
+    features = network.template_features(normalised(crop))
+    free = {"side": template_size}
+    differences = compare_graph(template_graph, {"crop": crop}, {"template_features": features}, free)
     for side in search_sizes:
-        crop = _random_crop(side)
-        logits, distances = network(features, _normalised(crop))
-        outputs = {"logits": logits, "distances": distances}
-        differences += _compare(search_graph, {"crop": crop, "template_features": features}, outputs)
+        crop = random_crop(side)
+        logits, distances = network(features, normalised(crop))
+        differences += compare_graph(
+            search_graph,
+            {"crop": crop, "template_features": features},
+            {"logits": logits, "distances": distances},
+            {"side": side},
+        )
     return differences
 
 
@@ -93,10 +101,15 @@ class _Search(_Graph):
         return logits, distances
 
 
-def _export(
-    module: nn.Module, arguments: tuple[Tensor, ...], path: Path, inputs: list[str], outputs: list[str]
+def export_graph(
+    module: nn.Module,
+    arguments: tuple[Tensor, ...],
+    path: Path,
+    inputs: list[str],
+    outputs: list[str],
+    free: Mapping[str, Mapping[int, str]] = MappingProxyType({}),
 ) -> None:
-    free = {"crop": {0: "side", 1: "side"}, "logits": {2: "n", 3: "n"}, "distances": {2: "n", 3: "n"}}
+    """Write a module as an ONNX graph; `free` names dimensions of inputs and outputs that stay open."""
     with warnings.catch_warnings():
         # The tracing exporter warns that it is old; it folds the batch norms and needs no further package.
         warnings.simplefilter("ignore")
@@ -106,19 +119,19 @@ def _export(
             str(path),
             input_names=inputs,
             output_names=outputs,
-            dynamic_axes={name: axes for name, axes in free.items() if name in inputs + outputs},
+            dynamic_axes={name: dict(axes) for name, axes in free.items() if name in inputs + outputs},
             opset_version=OPSET,
             dynamo=False,
         )
 
 
-def _normalised(crop: Tensor) -> Tensor:
+def normalised(crop: Tensor) -> Tensor:
     """The network's input as the paper has it, from a uint8 HWC BGR crop."""
     rgb = crop.flip(2).permute(2, 0, 1).unsqueeze(0) / 255
     return (rgb - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
 
 
-def _random_crop(side: int) -> Tensor:
+def random_crop(side: int) -> Tensor:
     """Smooth blobs and noise, so that features are as large as on a photo."""
     generator = torch.Generator().manual_seed(side)
     coarse = torch.rand(1, 3, 9, 9, generator=generator)
@@ -127,16 +140,26 @@ def _random_crop(side: int) -> Tensor:
     return image[0].permute(1, 2, 0).contiguous().to(torch.uint8)
 
 
-def _compare(path: Path, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> list[Difference]:
-    side = inputs["crop"].shape[0]
-    engine = load_engine(path, "onnxruntime", threads=1, dimensions={"side": side})
+def compare_graph(
+    path: Path,
+    inputs: Mapping[str, Tensor],
+    outputs: Mapping[str, Tensor],
+    dimensions: Mapping[str, int] = MappingProxyType({}),
+) -> list[Difference]:
+    """Run a graph on ONNX Runtime and compare it with what PyTorch gave for the same inputs.
+
+    Raises:
+        LightTrackError: an output differs by more than a thousandth of its largest value.
+    """
+    engine = load_engine(path, "onnxruntime", threads=1, dimensions=dimensions)
     got = engine.run({name: tensor.numpy() for name, tensor in inputs.items()})
+    graph = path.name + "".join(f", {name} {size}" for name, size in dimensions.items())
     differences = []
     for name, tensor in outputs.items():
         expected = tensor.numpy()
         largest, scale = float(np.abs(got[name] - expected).max()), float(np.abs(expected).max())
         if not largest <= _TOLERANCE * scale:  # the negation is true for nan as well
-            raise LightTrackError(f"{path.name}: output {name} differs by {largest:.3g} from PyTorch's {scale:.3g}")
-        differences.append(Difference(name, side, largest, scale))
+            raise LightTrackError(f"{graph}: output {name} differs by {largest:.3g} from PyTorch's {scale:.3g}")
+        differences.append(Difference(graph, name, largest, scale))
     engine.close()
     return differences

@@ -75,7 +75,7 @@ def import_checkpoint(
         differences = export_lighttrack(network, model.template_graph, model.search_graph, TEMPLATE_SIZE, SEARCH_SIZES)
         for item in differences:
             print(
-                f"{item.output:17} crop {item.side:3}: largest difference from PyTorch {item.largest:.2e}"
+                f"{item.graph}, {item.output}: largest difference from PyTorch {item.largest:.2e}"
                 f" (values up to {item.scale:.3g})"
             )
         save_model(model)
