@@ -51,6 +51,17 @@ class Engine(Protocol):
         """
         ...
 
+    def hold(self, inputs: Mapping[str, Tensor]) -> None:
+        """Copy tensors to where the engine keeps its inputs; `run` finds them there until they are replaced.
+
+        For what changes rarely and whose own engine runs in between. On a device the copy stays there, and
+        nothing is uploaded again for `run`.
+
+        Raises:
+            LightTrackError: unknown name, wrong shape or dtype.
+        """
+        ...
+
     def close(self) -> None:
         """Free what the engine holds; safe to call twice."""
         ...

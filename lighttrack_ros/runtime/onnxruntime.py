@@ -43,9 +43,7 @@ class OnnxRuntimeEngine:
             self._binding.bind_output(name, "cpu", 0, buffer.dtype.type, buffer.shape, buffer.ctypes.data)
 
     def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        for name in inputs:
-            if name not in self.inputs:
-                raise LightTrackError(f"{self._graph}: no input {name!r}, expected {', '.join(self.inputs)}")
+        self._check_names(inputs)
         for name, buffer in self.input_buffers.items():
             tensor = inputs.get(name, buffer)
             if tensor is not self._bound[name]:
@@ -56,8 +54,18 @@ class OnnxRuntimeEngine:
             raise LightTrackError(f"{self._graph}: ONNX Runtime failed ({error})") from error
         return self._results
 
+    def hold(self, inputs: Mapping[str, Tensor]) -> None:
+        self._check_names(inputs)
+        for name, tensor in inputs.items():
+            np.copyto(self.input_buffers[name], self._checked(name, tensor))
+
     def close(self) -> None:
         self._binding = self._session = None
+
+    def _check_names(self, inputs: Mapping[str, Tensor]) -> None:
+        for name in inputs:
+            if name not in self.inputs:
+                raise LightTrackError(f"{self._graph}: no input {name!r}, expected {', '.join(self.inputs)}")
 
     def _bind_input(self, name: str, array: Array) -> None:
         """Bind by address; the array is kept, so that it stays alive while bound."""
