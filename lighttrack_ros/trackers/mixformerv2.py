@@ -1,0 +1,160 @@
+"""MixFormerV2's tracker as published, with the templates' share of the network kept between frames.
+
+The box of every prediction is believed, whatever its score. Of the frames of one interval the best scored
+gives the online template of the next. What a new online template costs is computed between frames, block
+by block (`idle_work`); until the last block is done the network goes on with the templates that it has.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.geometry import Box
+from lighttrack_ros.image import Frame
+from lighttrack_ros.models import MixFormerV2HyperParameters, Model
+from lighttrack_ros.runtime import load_engine
+from lighttrack_ros.runtime.engine import Tensor
+from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
+from lighttrack_ros.trackers.crop import SquareCropper
+
+_MARGIN = 10.0  # pixels of a box that stay inside the frame, and the least that its sides measure
+_BLACK = np.zeros(3, np.uint8)
+
+
+class MixFormerV2Tracker(Tracker):
+    """MixFormerV2 (NeurIPS 2023): a template of the start and one that follows; one network run a frame.
+
+    Args:
+        model: one with `tracker: mixformerv2`.
+        backend, threads: see `runtime.load_engine`.
+    """
+
+    def __init__(self, model: Model, backend: str = "auto", threads: int = 0) -> None:
+        self._parameters = model.parameters_of(MixFormerV2HyperParameters)
+        self._cropper = SquareCropper()
+        self._search = load_engine(model.search_graph, backend, threads)
+        self._blocks = [load_engine(graph, backend, threads) for graph in model.template_graphs]
+        self._next_block = 0  # of the templates' share, for the templates that are wanted
+        self._tokens: Tensor = None  # what the block before gave
+        self._keys_values: dict[str, Tensor] = {}  # of the blocks done
+        self._least_seconds = [math.inf] * len(self._blocks)
+        # Crops, (side, side, 3) uint8 BGR: of the start, of later, and what may follow that one.
+        side = model.template_size
+        self._template, self._online, self._candidate = np.zeros((3, side, side, 3), np.uint8)
+        self._best_score = -1.0  # of this interval's frames that may give the next online template
+        self._frames = 0  # since the start
+        self._box: Box | None = None
+        self._warm_up()
+
+    def init(self, frame: Frame, box: Box) -> None:
+        check_box(frame, box)
+        # The limit of every later frame; without it a huge box would ask for a huge crop.
+        box = Box(box.x, box.y, min(box.width, float(frame.width)), min(box.height, float(frame.height)))
+        self._crop(frame, box, self._parameters.template_factor, self._template)
+        self._box = box
+        self._frames = 0
+        self._start_interval()
+        np.copyto(self._online, self._template)
+        self._next_block = 0
+        self._renew()
+
+    def update(self, frame: Frame) -> Estimate:
+        if self._box is None:
+            raise LightTrackError("the tracker has no target: call init with a box first")
+        parameters = self._parameters
+        side = self._crop(frame, self._box, parameters.search_factor, self._search.input_buffers["crop"])
+        outputs = self._search.run({})
+        # The map back takes the crop's centre for the box's: its rounding is left out, as published.
+        offset_x, offset_y, width, height = (side * value for value in np.asarray(outputs["box"])[0].tolist())
+        score: float = np.asarray(outputs["score"]).item()
+        if not math.isfinite(offset_x + offset_y + width + height + score):
+            raise LightTrackError("the network gave a box or score that is not finite: the engine is broken")
+        centre_x, centre_y = self._box.centre
+        left = centre_x - side / 2 + offset_x - width / 2
+        top = centre_y - side / 2 + offset_y - height / 2
+        x, width = _clip(left, left + width, frame.width)
+        y, height = _clip(top, top + height, frame.height)
+        box = self._box = Box(x, y, width, height)
+
+        if score > max(parameters.update_score, self._best_score):
+            self._best_score = score
+            self._crop(frame, box, parameters.template_factor, self._candidate)
+        self._frames += 1
+        if self._frames % parameters.update_interval == 0:
+            if not np.array_equal(self._online, self._candidate):
+                np.copyto(self._online, self._candidate)
+                self._next_block = 0
+            self._start_interval()
+        return Estimate(box, score)
+
+    def idle_work(self, seconds: float = math.inf) -> bool:
+        """One block of the templates' share, if new templates wait for it. Earlier ones serve until all are done."""
+        index = self._next_block
+        if index == len(self._blocks) or self._least_seconds[index] > seconds:
+            return False
+        started = time.perf_counter()
+        first = {"template": self._template, "online_template": self._online}
+        outputs = self._blocks[index].run({"tokens": self._tokens} if index else first)
+        self._keys_values[f"keys_{index}"] = outputs["keys"]
+        self._keys_values[f"values_{index}"] = outputs["values"]
+        self._tokens = outputs.get("next_tokens")
+        self._next_block += 1
+        if self._next_block == len(self._blocks):
+            self._search.hold(self._keys_values)
+        self._least_seconds[index] = min(self._least_seconds[index], time.perf_counter() - started)
+        return True
+
+    def close(self) -> None:
+        for engine in (self._search, *self._blocks):
+            engine.close()
+
+    def _start_interval(self) -> None:
+        """Without a frame that scores well, the online template goes back to the start's."""
+        np.copyto(self._candidate, self._template)
+        self._best_score = -1.0
+
+    def _renew(self) -> None:
+        while self.idle_work():
+            pass
+
+    def _crop(self, frame: Frame, box: Box, factor: float, out: npt.NDArray[np.uint8]) -> int:
+        """The square round a box into `out`; returns its side in pixels of the frame."""
+        side = math.ceil(math.sqrt(box.area) * factor)
+        centre_x, centre_y = box.centre
+        x0, y0 = round(centre_x - side / 2), round(centre_y - side / 2)
+        # The authors' padding begins one pixel early on the right and at the bottom.
+        seen = _Trimmed(frame, frame.width - (x0 + side >= frame.width), frame.height - (y0 + side >= frame.height))
+        self._cropper.crop(seen, x0, y0, side, _BLACK, out)
+        return side
+
+    def _warm_up(self) -> None:
+        """The first run of an engine allocates, and is no measure of the next; it must not be the first frame's."""
+        for _ in range(2):
+            self._next_block = 0
+            self._renew()
+        self._search.run({})
+
+
+class _Trimmed(Frame):
+    """The top-left part of a frame."""
+
+    def __init__(self, frame: Frame, width: int, height: int) -> None:
+        self._frame, self.width, self.height = frame, width, height
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> npt.NDArray[np.uint8]:
+        return self._frame.region(x0, y0, x1, y1)
+
+    def mean_colour(self) -> npt.NDArray[np.float64]:
+        return self._frame.mean_colour()
+
+
+def _clip(start: float, end: float, size: int) -> tuple[float, float]:
+    """Start and length of an interval of which the margin stays within 0..size."""
+    margin = min(_MARGIN, float(size))
+    start = min(max(0.0, start), size - margin)
+    return start, max(margin, min(max(margin, end), float(size)) - start)
