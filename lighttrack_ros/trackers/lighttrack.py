@@ -12,7 +12,7 @@ from lighttrack_ros.geometry import Box, context_side, hann_window, round_half_a
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import LightTrackHyperParameters, Model
 from lighttrack_ros.runtime import Engine, load_engine
-from lighttrack_ros.runtime.engine import Array, Tensor
+from lighttrack_ros.runtime.engine import Array
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
 
@@ -41,6 +41,7 @@ class LightTrackTracker(Tracker):
 
     def init(self, frame: Frame, box: Box) -> None:
         check_box(frame, box)
+        box = Box(*map(float, box))
         centre_x, centre_y = box.centre
         small = box.area < self._parameters.small_target * frame.width * frame.height
         # The limit of every later frame; without it a huge box would ask for a huge crop.
@@ -49,8 +50,9 @@ class LightTrackTracker(Tracker):
         fill = frame.mean_colour().astype(np.uint8)
         crop = self._template_engine.input_buffers["crop"]
         self._cropper.crop(frame, _corner(centre_x, side), _corner(centre_y, side), side, fill, crop)
-        template = self._template_engine.run({})["template_features"]
-        self._target = _Target(centre_x, centre_y, width, height, fill, template, self._searches[small])
+        search = self._searches[small]
+        search.engine.hold(self._template_engine.run({}))
+        self._target = _Target(centre_x, centre_y, width, height, fill, search)
 
     def update(self, frame: Frame) -> Estimate:
         if self._target is None:
@@ -61,7 +63,7 @@ class LightTrackTracker(Tracker):
         side = max(1, round_half_away(context + (search.side - self._template_size) / scale))
         x0, y0 = _corner(target.centre_x, side), _corner(target.centre_y, side)
         self._cropper.crop(frame, x0, y0, side, target.fill, search.engine.input_buffers["crop"])
-        outputs = search.engine.run({"template_features": target.template})
+        outputs = search.engine.run({})
         logits, distances = np.asarray(outputs["logits"]), np.asarray(outputs["distances"])
         found = search.decode(logits, distances, target.width * scale, target.height * scale, self._parameters)
 
@@ -86,9 +88,9 @@ class LightTrackTracker(Tracker):
 
     def _warm_up(self) -> None:
         """The first run of an engine allocates; it must not be the first frame's."""
-        template = self._template_engine.run({})["template_features"]
+        self._template_engine.run({})
         for search in self._searches:
-            search.engine.run({"template_features": template})
+            search.engine.run({})
 
 
 class _Target(NamedTuple):
@@ -99,7 +101,6 @@ class _Target(NamedTuple):
     width: float
     height: float
     fill: Array  # (3,) uint8 BGR
-    template: Tensor
     search: _Search  # chosen at the start by the target's size
 
 
