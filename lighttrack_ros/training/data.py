@@ -1,0 +1,158 @@
+"""Pictures with boxes, decoded once into one block of memory: videos, photos, generated scenes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.geometry import Box
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded picture and what is known of it.
+
+    Attributes:
+        pixels: (height, width, 3) uint8, R, G, B.
+        boxes: of a photo any number of things; of a video's frame the one target (none where it is not visible).
+    """
+
+    pixels: NDArray[np.uint8]
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video's frames in order, or a single photo."""
+
+    name: str
+    pictures: tuple[Picture, ...]
+
+    @property
+    def is_video(self) -> bool:
+        return len(self.pictures) > 1
+
+
+def read_videos(folder: Path, exclude: Iterable[str] = (), include: Iterable[str] = (), side: int = 512) -> list[Clip]:
+    """Every `folder/NAME` with frames `*.jpg` and a `boxes.txt` of `x,y,w,h` lines; boxes of `nan` mean not visible.
+
+    Args:
+        exclude: names to leave out.
+        include: if any, only these names are read.
+        side: pictures with a longer side are shrunk to it.
+
+    Raises:
+        LightTrackError: no video there, a name unknown, a file that cannot be read, counts that differ.
+    """
+    if not folder.is_dir():
+        raise LightTrackError(f"{folder}: no such folder of videos")
+    names = sorted(entry.name for entry in folder.iterdir() if (entry / "boxes.txt").is_file())
+    unknown = (set(exclude) | set(include)) - set(names)
+    if unknown:
+        raise LightTrackError(f"{folder}: has no video {', '.join(sorted(unknown))}")
+    chosen = [name for name in names if name not in set(exclude) and (not include or name in set(include))]
+    if not chosen:
+        raise LightTrackError(f"{folder}: no video in it (expected NAME/boxes.txt beside NAME/0001.jpg ...)")
+    clips = []
+    for name in chosen:
+        frames = sorted((folder / name).glob("*.jpg"))
+        lines = (folder / name / "boxes.txt").read_text().split()
+        if len(frames) != len(lines):
+            raise LightTrackError(f"{folder / name}: {len(frames)} frames but {len(lines)} boxes")
+        pictures = []
+        for frame, line in zip(frames, lines, strict=True):
+            values = _numbers(line.split(","), f"{folder / name}/boxes.txt")
+            pictures.append(_picture(frame, [values] if np.isfinite(values).all() else [], side))
+        clips.append(Clip(name, tuple(pictures)))
+    return clips
+
+
+def read_photos(folder: Path, side: int = 512) -> list[Clip]:
+    """Every photo of `folder/boxes.csv` (columns file, x, y, w, h; several rows a photo).
+
+    Raises:
+        LightTrackError: no such table, a photo missing, a number that is none.
+    """
+    table = folder / "boxes.csv"
+    if not table.is_file():
+        raise LightTrackError(f"{table}: no such file")
+    boxes: dict[str, list[list[float]]] = {}
+    with table.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if set("xywh") | {"file"} > set(reader.fieldnames or ()):
+            raise LightTrackError(f"{table}: columns {reader.fieldnames}, expected file,x,y,w,h")
+        for row in reader:
+            boxes.setdefault(row["file"], []).append(_numbers([row[k] for k in "xywh"], str(table)))
+    return [Clip(name, (_picture(folder / name, rows, side),)) for name, rows in sorted(boxes.items())]
+
+
+class Library:
+    """All pictures as one uint8 tensor, so that a batch of crops is one gather and one warp on any device.
+
+    Attributes:
+        pixels: (N, 3, S, S) uint8, each picture in the top-left corner, the rest its mean colour.
+        means: (N, 3) float32, the mean colours, which also paint what lies outside a picture.
+        sizes: width and height of each picture.
+        clips: for each clip the indices of its pictures.
+    """
+
+    def __init__(self, clips: list[Clip]) -> None:
+        pictures = [picture for clip in clips for picture in clip.pictures]
+        if not pictures:
+            raise LightTrackError("no training pictures: name at least one folder of videos or photos, or scenes")
+        side = max(max(picture.pixels.shape[:2]) for picture in pictures)
+        self.pixels = torch.empty(len(pictures), 3, side, side, dtype=torch.uint8)
+        self.means = torch.empty(len(pictures), 3)
+        self.sizes: list[tuple[int, int]] = []
+        self.boxes = [picture.boxes for picture in pictures]
+        for i, picture in enumerate(pictures):
+            height, width = picture.pixels.shape[:2]
+            mean = picture.pixels.mean((0, 1)).astype(np.float32)
+            self.pixels[i] = torch.from_numpy(mean.astype(np.uint8))[:, None, None]
+            self.pixels[i, :, :height, :width] = torch.from_numpy(picture.pixels).permute(2, 0, 1)
+            self.means[i] = torch.from_numpy(np.floor(mean))
+            self.sizes.append((width, height))
+        ends = np.cumsum([len(clip.pictures) for clip in clips])
+        self.clips = [range(end - len(clip.pictures), end) for clip, end in zip(clips, ends.tolist(), strict=True)]
+
+    def to(self, device: torch.device) -> Library:
+        """Move the pixels; everything after happens where they are."""
+        self.pixels, self.means = self.pixels.to(device), self.means.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixels.device
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (B, 3, S, S) uint8 and mean colours (B, 3) of some pictures."""
+        indices = indices.to(self.device)
+        return self.pixels[indices], self.means[indices]
+
+
+def _numbers(texts: list[str], where: str) -> list[float]:
+    try:
+        x, y, width, height = (float(text) for text in texts)
+    except ValueError as error:
+        raise LightTrackError(f"{where}: {','.join(texts)!r} is not x,y,w,h") from error
+    return [x, y, width, height]
+
+
+def _picture(path: Path, boxes: list[list[float]], side: int) -> Picture:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise LightTrackError(f"{path}: cannot be read as a picture")
+    scale = min(1.0, side / max(image.shape[:2]))
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    kept = tuple(Box(*(scale * value for value in box)) for box in boxes if box[2] > 0 and box[3] > 0)
+    return Picture(np.ascontiguousarray(image[:, :, ::-1]).astype(np.uint8, copy=False), kept)

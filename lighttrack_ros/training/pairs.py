@@ -1,0 +1,358 @@
+"""Training pairs: a template crop, a search crop and where the target is, drawn and augmented from a `Library`.
+
+Everything random about pair `i` comes from a generator seeded by (seed, i): any process makes the same pair.
+What is drawn is a small plan on the host; pixels are only touched in batches, on the device of the library.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, avg_pool2d, conv2d, grid_sample, interpolate
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.geometry import Box, context_side
+from lighttrack_ros.training.data import Library
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """How pairs are drawn. Shares of the kinds need not sum to 1."""
+
+    template_size: int = 128
+    search_size: int = 256
+    video: float = 0.35  # two frames of one video
+    photo: float = 0.25  # two views of one annotated thing in a photo
+    patch: float = 0.30  # two views of any patch of any picture; needs a teacher to be worth much
+    absent: float = 0.08  # the search crop does not show the target
+    backdrop: float = 0.75  # what lies outside the picture is filled from another one, else by its mean colour
+    frames_apart: int = 20  # between the two frames of a video, at most
+    shift: float = 64.0  # of the target from the search crop's centre, pixels, at most; one in five goes half further
+    scale: float = 0.2  # standard deviation of the log of the search crop's scale
+    aspect: float = 0.08  # likewise of its aspect ratio
+    rotation: float = 6.0  # degrees, at most
+    flip: float = 0.5  # both crops
+    blur: float = 0.2
+    low_resolution: float = 0.2
+    grey: float = 0.05  # both crops
+    colour: float = 0.2  # strength of brightness, contrast, saturation and channel gains
+    noise: float = 0.1
+    occlusion: float = 0.12  # a patch of another pair hides part of the target
+    look_alike: float = 0.12  # a recoloured copy of the target is pasted elsewhere
+
+
+class Batch(NamedTuple):
+    """B pairs; crops are R, G, B.
+
+    Attributes:
+        template: (B, 3, template_size, template_size) uint8.
+        search: (B, 3, search_size, search_size) uint8.
+        box: (B, 4) left, top, right, bottom in pixels of the search crop.
+        present: (B,) 1 where the search crop shows the target, else 0.
+        exact: (B,) 1 where `box` is an annotated thing, 0 where it is any patch.
+    """
+
+    template: Tensor
+    search: Tensor
+    box: Tensor
+    present: Tensor
+    exact: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class PairSource:
+    """An endless, repeatable supply of pairs.
+
+    Raises:
+        LightTrackError: the library has nothing of a kind that the settings ask for.
+    """
+
+    def __init__(self, library: Library, settings: PairSettings, seed: int) -> None:
+        self.library, self.settings, self.seed = library, settings, seed
+        videos = [[i for i in clip if library.boxes[i]] for clip in library.clips if len(clip) > 1]
+        self._videos = [frames for frames in videos if len(frames) > 1]
+        self._photos = [clip[0] for clip in library.clips if len(clip) == 1 and library.boxes[clip[0]]]
+        shares = {"video": settings.video, "photo": settings.photo, "patch": settings.patch, "absent": settings.absent}
+        if settings.video and not self._videos:
+            raise LightTrackError("pairs: video pairs are asked for, but there is no video (set video: 0)")
+        if settings.photo and not self._photos:
+            raise LightTrackError("pairs: photo pairs are asked for, but there is no photo with a box (set photo: 0)")
+        self._kinds = list(shares)
+        self._shares = np.array(list(shares.values())) / sum(shares.values())
+
+    def batch(self, indices: list[int]) -> Batch:
+        """The pairs of these numbers."""
+        plans = [self._plan(index) for index in indices]
+        s, device = self.settings, self.library.device
+        template = self._crops([plan.template for plan in plans], s.template_size)
+        search = self._crops([plan.search for plan in plans], s.search_size)
+        box = torch.tensor([plan.box for plan in plans], dtype=torch.float32, device=device)
+        for i, plan in enumerate(plans):
+            _paste(search, i, plan, box[i].tolist())
+        for crops, looks in ((template, [p.template for p in plans]), (search, [p.search for p in plans])):
+            for i, view in enumerate(looks):
+                crops[i] = view.look(crops[i])
+        return Batch(
+            _to_bytes(template),
+            _to_bytes(search),
+            box,
+            torch.tensor([float(plan.present) for plan in plans], device=device),
+            torch.tensor([float(plan.exact) for plan in plans], device=device),
+        )
+
+    def _plan(self, index: int) -> _Plan:
+        rng = np.random.default_rng((self.seed, index))
+        s = self.settings
+        kind = self._kinds[rng.choice(4, p=self._shares)]
+        first, second, box, other, exact = self._target("any" if kind == "absent" else kind, rng)
+        flip, grey = rng.random() < s.flip, rng.random() < s.grey
+        side = context_side(box.width, box.height)
+        template = _View(
+            picture=first,
+            centre=tuple(np.add(box.centre, rng.uniform(-0.03, 0.03, 2) * side)),
+            side=side * math.exp(rng.normal(0, 0.04)),
+            look=_Look.draw(rng, s, grey, gentle=True),
+            flip=flip,
+            backdrop=self._backdrop(rng),
+        )
+        scale = math.exp(float(np.clip(rng.normal(0, s.scale), -2.5 * s.scale, 2.5 * s.scale)))
+        side = context_side(other.width, other.height) * s.search_size / s.template_size * scale
+        reach = s.shift * (1.5 if rng.random() < 0.2 else 1.0)
+        shift = rng.uniform(-reach, reach, 2)  # pixels of the crop
+        present = kind != "absent"
+        if not present:
+            strangers = [clip for clip in self.library.clips if first not in clip]
+            if strangers and rng.random() < 0.5:
+                clip = strangers[rng.integers(len(strangers))]
+                second = int(clip[rng.integers(len(clip))])
+                width, height = self.library.sizes[second]
+                other = Box(rng.uniform(0, width), rng.uniform(0, height), other.width, other.height)
+            else:  # so far off that nothing of the target shows
+                angle = rng.uniform(0, 2 * math.pi)
+                shift = np.array([math.cos(angle), math.sin(angle)]) * s.search_size * rng.uniform(0.9, 1.6)
+        search = _View(
+            picture=second,
+            centre=tuple(np.subtract(other.centre, shift * side / s.search_size)),
+            side=side,
+            look=_Look.draw(rng, s, grey, gentle=False),
+            flip=flip,
+            aspect=math.exp(rng.normal(0, s.aspect)),
+            rotation=math.radians(rng.uniform(-s.rotation, s.rotation)),
+            backdrop=self._backdrop(rng),
+        )
+        return _Plan(
+            template,
+            search,
+            search.box_in_crop(other, s.search_size),
+            present,
+            exact and present,
+            occlude=present and rng.random() < s.occlusion,
+            look_alike=present and rng.random() < s.look_alike,
+            dice=rng.random(8).tolist(),
+        )
+
+    def _target(self, kind: str, rng: np.random.Generator) -> tuple[int, int, Box, Box, bool]:
+        """Two pictures, the target's box in each, and whether the boxes are annotated."""
+        if kind == "any":
+            kind = "video" if self._videos and (not self._photos or rng.random() < 0.5) else "photo"
+            kind = kind if self._videos or self._photos else "patch"
+        if kind == "video":
+            frames = self._videos[rng.integers(len(self._videos))]
+            a = int(rng.integers(len(frames)))
+            low, high = max(0, a - self.settings.frames_apart), min(len(frames), a + self.settings.frames_apart + 1)
+            first, second = frames[a], frames[int(rng.integers(low, high))]
+            return first, second, self.library.boxes[first][0], self.library.boxes[second][0], True
+        if kind == "photo":
+            picture = self._photos[rng.integers(len(self._photos))]
+            boxes = self.library.boxes[picture]
+            box = boxes[rng.integers(len(boxes))]
+            return picture, picture, box, box, True
+        picture = int(rng.integers(len(self.library.boxes)))
+        width, height = self.library.sizes[picture]
+        size = math.exp(rng.uniform(math.log(16), math.log(max(17.0, 0.4 * min(width, height)))))
+        aspect = math.exp(rng.normal(0, 0.4))
+        w, h = size * math.sqrt(aspect), size / math.sqrt(aspect)
+        box = Box(rng.uniform(0, max(1.0, width - w)), rng.uniform(0, max(1.0, height - h)), w, h)
+        return picture, picture, box, box, False
+
+    def _crops(self, views: list[_View], size: int) -> Tensor:
+        """(B, 3, size, size) float, 0..255."""
+        crops, outside = self._warp([(view.picture, view) for view in views], size)
+        filled = [i for i, view in enumerate(views) if view.backdrop is not None]
+        if filled:
+            behind, _ = self._warp([(view.backdrop.picture, view.backdrop) for view in views if view.backdrop], size)
+            crops[filled] = torch.where(outside[filled], behind, crops[filled])
+        return crops
+
+    def _warp(self, views: list[tuple[int, _Backdrop | _View]], size: int) -> tuple[Tensor, Tensor]:
+        """Crops, and which of their pixels (B, 1, size, size) lie outside the picture (painted in its mean colour)."""
+        pixels, means = self.library.gather(torch.tensor([picture for picture, _ in views]))
+        side, means = pixels.shape[-1], means[:, :, None, None]
+        theta = torch.tensor([view.theta(side) for _, view in views], dtype=torch.float32, device=pixels.device)
+        grid = affine_grid(theta, [len(views), 3, size, size], align_corners=False)
+        crops = grid_sample(pixels.float() - means, grid, padding_mode="zeros", align_corners=False) + means
+        ends = torch.tensor([self.library.sizes[picture] for picture, _ in views], device=pixels.device)
+        at = (grid + 1) * (side / 2)
+        outside = ((at < 0) | (at > ends[:, None, None, :])).any(-1)[:, None]
+        return crops, outside
+
+    def _backdrop(self, rng: np.random.Generator) -> _Backdrop | None:
+        if rng.random() >= self.settings.backdrop:
+            return None
+        picture = int(rng.integers(len(self.library.boxes)))
+        width, height = self.library.sizes[picture]
+        side = min(width, height) * rng.uniform(0.4, 1.0)
+        return _Backdrop(
+            picture, (rng.uniform(side, 2 * width - side) / 2, rng.uniform(side, 2 * height - side) / 2), side
+        )
+
+
+class _Look(NamedTuple):
+    """What happens to a crop's pixels after the geometry."""
+
+    gains: tuple[float, float, float]
+    contrast: float
+    saturation: float
+    shrink: int  # 1: none; else rendered at 1/shrink of the resolution
+    blur: tuple[int, float]  # length in pixels (0: none) and direction; direction below 0 blurs all ways
+    noise: tuple[float, int]  # standard deviation and seed
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, s: PairSettings, grey: bool, gentle: bool) -> _Look:
+        rarer = 0.4 if gentle else 1.0
+        brightness = math.exp(rng.normal(0, s.colour))
+        gains = brightness * np.exp(rng.normal(0, s.colour / 4, 3))
+        blurred = rng.random() < s.blur * rarer
+        return cls(
+            gains=(float(gains[0]), float(gains[1]), float(gains[2])),
+            contrast=math.exp(rng.normal(0, s.colour)),
+            saturation=0.0 if grey else math.exp(rng.normal(0, s.colour)),
+            shrink=int(rng.choice([2, 2, 3, 4])) if rng.random() < s.low_resolution * rarer else 1,
+            blur=(int(rng.integers(3, 12)) if blurred else 0, float(rng.uniform(-math.pi, math.pi))),
+            noise=(float(rng.uniform(2, 12)) if rng.random() < s.noise * rarer else 0.0, int(rng.integers(2**31))),
+        )
+
+    def __call__(self, crop: Tensor) -> Tensor:
+        """(3, n, n) float 0..255 -> the same."""
+        if self.shrink > 1:
+            small = avg_pool2d(crop[None], self.shrink, ceil_mode=True)
+            crop = interpolate(small, size=crop.shape[-2:], mode="bilinear", align_corners=False)[0]
+        length, direction = self.blur
+        if length:
+            reach = length // 2
+            at = torch.arange(-reach, reach + 1, device=crop.device, dtype=crop.dtype)
+            y, x = torch.meshgrid(at, at, indexing="ij")
+            if direction < 0:  # out of focus
+                kernel = torch.exp(-(x * x + y * y) / (0.25 * length) ** 2)
+            else:  # moving
+                across = x * math.sin(direction) - y * math.cos(direction)
+                kernel = torch.exp(-2 * across * across) * (x * x + y * y <= (reach + 0.5) ** 2)
+            kernel = (kernel / kernel.sum()).expand(1, 1, -1, -1)
+            crop = conv2d(torch.nn.functional.pad(crop[:, None], (reach,) * 4, mode="replicate"), kernel)[:, 0]
+        luma = (crop * crop.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0, keepdim=True)
+        crop = luma + (crop - luma) * self.saturation
+        middle = crop.mean()
+        crop = (middle + (crop - middle) * self.contrast) * crop.new_tensor(self.gains)[:, None, None]
+        strength, seed = self.noise
+        if strength:
+            generator = torch.Generator(crop.device).manual_seed(seed)
+            crop = crop + strength * torch.randn(crop.shape, generator=generator, device=crop.device)
+        return crop
+
+
+class _Backdrop(NamedTuple):
+    """A square cut from the inside of a picture."""
+
+    picture: int
+    centre: tuple[float, float]
+    side: float
+
+    def theta(self, picture_side: int) -> list[list[float]]:
+        scale = self.side / picture_side
+        x, y = (2 * value / picture_side - 1 for value in self.centre)
+        return [[scale, 0, x], [0, scale, y]]
+
+
+class _View(NamedTuple):
+    """A square cut from a picture."""
+
+    picture: int
+    centre: tuple[float, float]  # pixels of the picture
+    side: float  # pixels of the picture
+    look: _Look
+    flip: bool
+    aspect: float = 1.0  # of the pixels: above 1 squeezes the width
+    rotation: float = 0.0  # radians
+    backdrop: _Backdrop | None = None
+
+    def _axes(self) -> tuple[float, float, float, float]:
+        """Crop offset -> picture offset, as a 2 x 2 matrix, for offsets in units of `side`."""
+        c, s = math.cos(self.rotation), math.sin(self.rotation)
+        x, y = math.sqrt(self.aspect) * (-1 if self.flip else 1), 1 / math.sqrt(self.aspect)
+        return c * x, -s * y, s * x, c * y
+
+    def theta(self, picture_side: int) -> list[list[float]]:
+        """For `affine_grid`: crop coordinates -1..1 to picture coordinates -1..1."""
+        a, b, c, d = (value * self.side / picture_side for value in self._axes())
+        x, y = (2 * value / picture_side - 1 for value in self.centre)
+        return [[a, b, x], [c, d, y]]
+
+    def box_in_crop(self, box: Box, size: int) -> list[float]:
+        """Left, top, right, bottom of `box` in pixels of the crop; a rotation moves its centre and leaves its shape."""
+        a, b, c, d = (value * self.side / size for value in self._axes())
+        determinant = a * d - b * c
+        dx, dy = box.centre[0] - self.centre[0], box.centre[1] - self.centre[1]
+        x = size / 2 + (d * dx - b * dy) / determinant
+        y = size / 2 + (a * dy - c * dx) / determinant
+        width = box.width * size / self.side / math.sqrt(self.aspect)
+        height = box.height * size / self.side * math.sqrt(self.aspect)
+        return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+
+
+class _Plan(NamedTuple):
+    template: _View
+    search: _View
+    box: list[float]
+    present: bool
+    exact: bool
+    occlude: bool
+    look_alike: bool
+    dice: list[float]
+
+
+def _paste(search: Tensor, i: int, plan: _Plan, box: list[float]) -> None:
+    """Occlude the target of crop `i`, or put a recoloured copy of it elsewhere, in place."""
+    size = search.shape[-1]
+    x0, y0, x1, y1 = (round(min(max(value, 0), size)) for value in box)
+    width, height = x1 - x0, y1 - y0
+    if min(width, height) < 8:
+        return
+    d = plan.dice
+    if plan.look_alike and width < size // 2 and height < size // 2:
+        # Opposite the target, so that the two do not touch.
+        left = round((x0 + size / 2 + (d[0] - 0.5) * size / 3) % (size - width))
+        top = round((y0 + size / 2 + (d[1] - 0.5) * size / 3) % (size - height))
+        copy = search[i, :, y0:y1, x0:x1].clone()
+        copy = copy.flip(-1) if d[2] < 0.5 else copy
+        gains = copy.new_tensor([0.6 + 0.8 * value for value in d[3:6]])[:, None, None]
+        search[i, :, top : top + height, left : left + width] = copy * gains
+    if plan.occlude:
+        along = round((0.2 + 0.3 * d[6]) * (width if d[7] < 0.5 else height))
+        other = search[i].flip(-2, -1)  # some other part of the same crop
+        if d[7] < 0.25:
+            search[i, :, y0:y1, x0 : x0 + along] = other[:, y0:y1, x0 : x0 + along]
+        elif d[7] < 0.5:
+            search[i, :, y0:y1, x1 - along : x1] = other[:, y0:y1, x1 - along : x1]
+        else:
+            search[i, :, y1 - along : y1, x0:x1] = other[:, y1 - along : y1, x0:x1]
+
+
+def _to_bytes(crops: Tensor) -> Tensor:
+    return crops.round_().clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,86 @@
+"""`lighttrack train`: run a recipe; the result is a checkpoint that `lighttrack import` turns into a model folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.networks.lighttrack import MOBILE, Architecture, LightTrack, load_checkpoint
+from lighttrack_ros.training.data import Clip, Library, read_photos, read_videos
+from lighttrack_ros.training.distill import Supply, Teacher, normalise
+from lighttrack_ros.training.pairs import PairSource
+from lighttrack_ros.training.prune import inherit
+from lighttrack_ros.training.recipe import Recipe, read_recipe
+from lighttrack_ros.training.trainer import Trainer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `lighttrack train`."""
+    parser.add_argument("recipe", type=Path, help="a YAML file such as lighttrack_ros/training/recipes/nano.yaml")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run; an unfinished run there goes on")
+    parser.add_argument("--devices", type=int, default=1, help="GPUs, or processes on a CPU, of each machine")
+    parser.add_argument("--machines", type=int, default=1)
+    parser.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each training process")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the recipe to its end."""
+    recipe = read_recipe(args.recipe)
+    torch.set_num_threads(args.threads)
+    many = args.devices * args.machines > 1
+    fabric = Fabric(
+        accelerator=args.accelerator,
+        strategy="ddp" if many else "auto",
+        devices=args.devices,
+        num_nodes=args.machines,
+    )
+    fabric.launch()
+    trainer = build(fabric, recipe, args.output)
+    trainer.run()
+    fabric.print(
+        f"{args.output / 'student.pt'}: make it a model with\n"
+        f"  lighttrack import {args.output / 'student.pt'} --architecture {recipe.architecture} --name NAME"
+    )
+    return 0
+
+
+def build(fabric: Fabric, recipe: Recipe, folder: Path) -> Trainer:
+    """Load pictures and teacher, make the student, and take up the run in `folder`.
+
+    Raises:
+        LightTrackError: a path of the recipe is wrong, or the student cannot inherit from the teacher.
+    """
+    fabric.seed_everything(recipe.seed, verbose=False)
+    # With workers the pairs are made in other processes, which have no business on the training device.
+    pair_device = torch.device("cpu") if recipe.workers else fabric.device
+    source = PairSource(Library(read_clips(recipe)).to(pair_device), recipe.pairs, recipe.seed)
+    student = LightTrack(Architecture.parse(recipe.architecture), recipe.pairs.template_size)
+    teacher = None
+    if recipe.teacher.checkpoint:
+        path = Path(recipe.teacher.checkpoint)
+        network = load_checkpoint(
+            path, Architecture.parse(recipe.teacher.architecture or MOBILE), recipe.pairs.template_size
+        )
+        if recipe.teacher.inherit:
+            inherit(student, network, normalise(source.batch(list(range(32))).search).cpu())
+        teacher = Teacher(network, pair_device)
+    cache = Path(recipe.teacher.cache) if recipe.teacher.cache else None
+    return Trainer(fabric, student, Supply(source, teacher, cache, recipe.pairs_count), recipe, folder)
+
+
+def read_clips(recipe: Recipe) -> list[Clip]:
+    """The training pictures of a recipe, without the held-out videos."""
+    data = recipe.data
+    clips: list[Clip] = []
+    if data.videos:
+        clips += read_videos(Path(data.videos), exclude=data.held_out, side=data.side)
+    if data.photos:
+        clips += read_photos(Path(data.photos), side=data.side)
+    if data.scenes:
+        raise LightTrackError("scenes: not there yet")
+    return clips

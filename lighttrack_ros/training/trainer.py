@@ -1,0 +1,226 @@
+"""The training loop, on Lightning Fabric: the same on one core, one GPU or several machines, resumable bit for bit."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.networks.lighttrack import LightTrack
+from lighttrack_ros.training.distill import Supply, Targets, normalise
+from lighttrack_ros.training.folding import official_state
+from lighttrack_ros.training.losses import (
+    box_loss,
+    classification_loss,
+    feature_distillation,
+    labels,
+    map_distillation,
+    trusted,
+)
+from lighttrack_ros.training.pairs import Batch
+from lighttrack_ros.training.recipe import Recipe
+
+
+class Objective(nn.Module):
+    """Student and losses in one module, so that a distributed wrapper sees a single forward pass."""
+
+    def __init__(self, network: LightTrack, recipe: Recipe) -> None:
+        super().__init__()
+        self.network, self._weights = network, recipe.losses
+
+    def forward(self, batch: Batch, targets: Targets | None) -> dict[str, Tensor]:
+        """Every loss by name, weighted; "loss" is their sum."""
+        network, w = self.network, self._weights
+        template = network.template_features(normalise(batch.template))
+        search = network.search_features(normalise(batch.search))
+        # Each search crop is also matched against its neighbour's template, which it does not show.
+        fused = network.feature_fusor(torch.cat([template, template.roll(1, 0)]), torch.cat([search, search]))
+        logits, strangers = network.head.cls_logits(fused).float().chunk(2)
+        distances = network.head.reg_distances(fused[: len(search)]).float()
+        label = labels(batch, logits.shape[-1])
+        exact = label.positive * batch.exact[:, None, None, None]
+        losses = {
+            "cls": w.cls * classification_loss(logits, label),
+            "box": w.box * box_loss(distances, label.distances, exact),
+            "stranger": w.stranger * torch.nn.functional.softplus(strangers).mean(),
+        }
+        if targets is not None:
+            score, sides = map_distillation(logits, distances, targets, trusted(targets, label))
+            losses |= {"teacher_cls": w.teacher_cls * score, "teacher_box": w.teacher_box * sides}
+            losses["teacher_template"] = w.teacher_features * feature_distillation(template, targets.template, 2)
+            losses["teacher_search"] = w.teacher_features * feature_distillation(search, targets.search, 1)
+        losses["loss"] = torch.stack(list(losses.values())).sum()
+        return losses
+
+
+class Trainer:
+    """One run in one folder: `last.ckpt` to go on from, `student.pt` (averaged weights, official keys), `curves.csv`.
+
+    Args:
+        fabric: launched.
+        network: the student, initialised.
+        supply: `recipe.pairs_count` pairs.
+        folder: made if it is not there; if it holds a checkpoint, the run goes on from it.
+    """
+
+    def __init__(self, fabric: Fabric, network: LightTrack, supply: Supply, recipe: Recipe, folder: Path) -> None:
+        self._fabric, self._recipe, self._folder, self._supply = fabric, recipe, folder, supply
+        self.network = network.to(memory_format=torch.channels_last)
+        inherited = [p for n, p in network.named_parameters() if not n.startswith("head.")]
+        fresh = [p for n, p in network.named_parameters() if n.startswith("head.")]
+        groups = [{"params": inherited, "peak": recipe.lr}, {"params": fresh, "peak": recipe.head_lr}]
+        optimiser = torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self._model, self._optimiser = fabric.setup(Objective(network, recipe), optimiser)
+        self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        self._average.to(fabric.device)
+        self.step = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._checkpoint.is_file():
+            self._resume()
+
+    @property
+    def average(self) -> LightTrack:
+        """The student with averaged weights."""
+        network: LightTrack = self._average.module
+        return network
+
+    def run(self, until: int | None = None) -> dict[str, float]:
+        """Train to the last step (or to step `until`, for a later run to go on); returns the last mean losses."""
+        recipe, last = self._recipe, min(until or self._recipe.steps, self._recipe.steps)
+        self._model.train()
+        sums: dict[str, float] = {}
+        report: dict[str, float] = {}
+        bar = tqdm(total=recipe.steps, initial=self.step, unit="step", disable=not self._fabric.is_global_zero)
+        for batch, targets in self._batches(last):
+            self._set_learning_rate()
+            losses = self._model(
+                batch.to(self._fabric.device), None if targets is None else targets.to(self._fabric.device)
+            )
+            self._fabric.backward(losses["loss"])
+            self._fabric.clip_gradients(self._model, self._optimiser, max_norm=recipe.clip)
+            self._optimiser.step()
+            self._optimiser.zero_grad()
+            self._average.update_parameters(self.network)
+            self.step += 1
+            bar.update()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.item()
+            if not math.isfinite(sums["loss"]):
+                raise LightTrackError(f"{self._folder}: the loss is no number at step {self.step}; lower lr")
+            if self.step % recipe.log_every == 0 or self.step == last:
+                counted = (self.step - 1) % recipe.log_every + 1
+                report = {name: value / counted for name, value in sums.items()}
+                bar.set_postfix(loss=f"{report['loss']:.3f}")
+                self._log(report)
+                sums = {}
+            if self.step % recipe.save_every == 0 or self.step == last:
+                self._save()
+        bar.close()
+        return report
+
+    def _batches(self, last: int) -> Iterator[tuple[Batch, Targets | None]]:
+        recipe = self._recipe
+        loader: DataLoader[Any] = DataLoader(
+            self._supply,
+            batch_sampler=_Order(recipe, self.step, last, self._fabric.global_rank, self._fabric.world_size),
+            num_workers=recipe.workers,
+            collate_fn=_as_it_is,
+            prefetch_factor=3 if recipe.workers else None,
+            pin_memory=self._fabric.device.type == "cuda" and recipe.workers > 0,
+        )
+        return iter(loader)
+
+    def _set_learning_rate(self) -> None:
+        """Linear warm-up, then half a cosine down to a hundredth."""
+        recipe = self._recipe
+        progress = self.step / recipe.steps
+        factor = min(1.0, (self.step + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in self._optimiser.param_groups:
+            group["lr"] = group["peak"] * factor
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self._folder / "last.ckpt"
+
+    def _save(self) -> None:
+        state = {
+            "step": self.step,
+            "student": self.network.state_dict(),
+            "average": self._average.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        if self._fabric.is_global_zero:
+            for path, content in (
+                (self._checkpoint, state),
+                (self._folder / "student.pt", official_state(self.average)),
+            ):
+                torch.save(content, path.with_suffix(".part"))
+                os.replace(path.with_suffix(".part"), path)  # a crash while writing leaves the one before
+        self._fabric.barrier()
+
+    def _resume(self) -> None:
+        state = torch.load(self._checkpoint, map_location=self._fabric.device, weights_only=True)
+        try:
+            self.network.load_state_dict(state["student"])
+            self._average.load_state_dict(state["average"])
+            self._optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            raise LightTrackError(f"{self._checkpoint}: is of another recipe; name another folder ({error})") from error
+        torch.set_rng_state(state["random"].cpu())
+        self.step = state["step"]
+
+    def _log(self, report: dict[str, float]) -> None:
+        if not self._fabric.is_global_zero:
+            return
+        path = self._folder / "curves.csv"
+        row = {"step": self.step, "lr": self._optimiser.param_groups[0]["lr"], **report}
+        is_new = not path.is_file()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if is_new:
+                writer.writeheader()
+            writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+
+
+class _Order(torch.utils.data.Sampler[list[int]]):
+    """Which pairs make up each step: in order the first time round, so that a cache fills in order, then shuffled.
+
+    It follows from the step alone, so a resumed run goes on with the very pairs it would have had.
+    """
+
+    def __init__(self, recipe: Recipe, first: int, last: int, rank: int, ranks: int) -> None:
+        if recipe.batch_size % ranks:
+            raise LightTrackError(f"batch_size {recipe.batch_size} cannot be shared by {ranks} devices")
+        self._recipe, self._steps, self._rank, self._ranks = recipe, range(first, last), rank, ranks
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batch, per_round = self._recipe.batch_size, self._recipe.pairs_count // self._recipe.batch_size
+        order: list[int] = []
+        current = -1
+        for step in self._steps:
+            turn, place = divmod(step, per_round)
+            if turn != current:
+                generator = torch.Generator().manual_seed(self._recipe.seed + turn)
+                count = self._recipe.pairs_count
+                order = list(range(count)) if turn == 0 else torch.randperm(count, generator=generator).tolist()
+                current = turn
+            yield order[place * batch : (place + 1) * batch][self._rank :: self._ranks]
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
