@@ -7,21 +7,38 @@ import hashlib
 import re
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.export import export_lighttrack
-from lighttrack_ros.models import Graphs, LightTrackHyperParameters, Model, Provenance, save_model, user_models
-from lighttrack_ros.networks.lighttrack import MOBILE, Architecture, load_checkpoint
+from lighttrack_ros.export import Difference, export_lighttrack
+from lighttrack_ros.export_mixformerv2 import export_mixformerv2
+from lighttrack_ros.models import (
+    Graphs,
+    LightTrackHyperParameters,
+    MixFormerV2HyperParameters,
+    Model,
+    Provenance,
+    SessionSettings,
+    save_model,
+    user_models,
+)
+from lighttrack_ros.networks import mixformerv2
+from lighttrack_ros.networks.lighttrack import MOBILE, Architecture, load_checkpoint, read_checkpoint
 
 TEMPLATE_SIZE = 128
 SEARCH_SIZES = (256, 288)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="LightTrackM.pth as published, or a .safetensors file")
+    parser.add_argument("checkpoint", type=Path, help="as published, or a .safetensors file")
     parser.add_argument("--name", required=True, help="name of the model, and of its folder")
-    parser.add_argument("--architecture", default=MOBILE, help="path of the search space (default: LightTrack-Mobile)")
+    parser.add_argument(
+        "--architecture", help="LightTrack: path of the search space (default: LightTrack-Mobile); others: leave it out"
+    )
     parser.add_argument("--output", type=Path, help="folder that holds model folders (default: ./engines, or your own)")
     parser.add_argument("--source", help="where the checkpoint came from, for model.yaml (default: its file name)")
     parser.add_argument("--licence", default="not stated", help="licence of the weights, for model.yaml")
@@ -35,13 +52,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def import_checkpoint(
-    checkpoint: Path, name: str, architecture: str, output: Path | None, source: str, licence: str
+    checkpoint: Path, name: str, architecture: str | None, output: Path | None, source: str, licence: str
 ) -> Path:
-    """Write the folder of a LightTrack model, replacing one of that name; prints how far the graphs are from PyTorch.
+    """Write a model folder, replacing one of that name; prints how far the graphs are from PyTorch.
 
     Args:
-        checkpoint: see `networks.lighttrack.load_checkpoint`.
-        architecture: path string; see `networks.lighttrack.Architecture`.
+        checkpoint: of LightTrack or MixFormerV2, which its keys tell apart; see
+            `networks.lighttrack.read_checkpoint` for the kinds of file.
+        architecture: of a LightTrack, see `networks.lighttrack.Architecture`; None: LightTrack-Mobile, or
+            what the checkpoint itself says.
         output: where the folder goes; None: `engines` where there is one, else the user's data directory.
         source, licence: for model.yaml.
 
@@ -52,28 +71,20 @@ def import_checkpoint(
         raise LightTrackError(
             f"model name {name!r}: expected letters, digits, '_', '-' and '.', e.g. lighttrack_mobile"
         )
-    parsed = Architecture.parse(architecture)
-    network = load_checkpoint(checkpoint, parsed, TEMPLATE_SIZE)
+    tensors = read_checkpoint(checkpoint)
+    if "backbone.reg_tokens" in tensors or any(key.startswith("backbone.blocks.") for key in tensors):
+        plan = _mixformerv2(checkpoint, tensors, architecture)
+    else:
+        plan = _lighttrack(checkpoint, architecture or MOBILE)
     place = output or (Path("engines") if Path("engines").is_dir() else user_models())
     target = place / name
     place.mkdir(parents=True, exist_ok=True)
     # Built beside its place and moved there last: a failed import leaves nothing, and no half of a folder.
     with tempfile.TemporaryDirectory(prefix=".import-", dir=place) as scratch:
-        model = Model(
-            folder=Path(scratch) / name,
-            name=name,
-            tracker="lighttrack",
-            architecture=architecture,
-            template_size=TEMPLATE_SIZE,
-            search_sizes=SEARCH_SIZES,
-            stride=parsed.stride,
-            provenance=Provenance(source, licence, hashlib.sha256(checkpoint.read_bytes()).hexdigest()),
-            hyper_parameters=LightTrackHyperParameters(),
-            graphs=Graphs(),
-        )
+        provenance = Provenance(source, licence, hashlib.sha256(checkpoint.read_bytes()).hexdigest())
+        model = Model(folder=Path(scratch) / name, name=name, provenance=provenance, **plan.fields)
         model.folder.mkdir()
-        differences = export_lighttrack(network, model.template_graph, model.search_graph, TEMPLATE_SIZE, SEARCH_SIZES)
-        for item in differences:
+        for item in plan.export(model):
             print(
                 f"{item.graph}, {item.output}: largest difference from PyTorch {item.largest:.2e}"
                 f" (values up to {item.scale:.3g})"
@@ -83,3 +94,54 @@ def import_checkpoint(
             shutil.move(target, Path(scratch) / "replaced")
         model.folder.rename(target)
     return target
+
+
+class _Plan(NamedTuple):
+    """What is peculiar to a tracker: its entries of model.yaml, and how its graphs are written."""
+
+    fields: dict[str, Any]
+    export: Callable[[Model], list[Difference]]
+
+
+def _lighttrack(checkpoint: Path, architecture: str) -> _Plan:
+    parsed = Architecture.parse(architecture)
+    network = load_checkpoint(checkpoint, parsed, TEMPLATE_SIZE)
+    fields = {
+        "tracker": "lighttrack",
+        "architecture": architecture,
+        "template_size": TEMPLATE_SIZE,
+        "search_sizes": SEARCH_SIZES,
+        "stride": parsed.stride,
+        "hyper_parameters": LightTrackHyperParameters(),
+    }
+    return _Plan(
+        fields,
+        lambda model: export_lighttrack(
+            network, model.template_graph, model.search_graph, model.template_size, model.search_sizes
+        ),
+    )
+
+
+def _mixformerv2(checkpoint: Path, tensors: Mapping[str, Tensor], architecture: str | None) -> _Plan:
+    if architecture is not None:
+        raise LightTrackError(
+            f"{checkpoint}: a MixFormerV2 checkpoint, which says its own architecture, not {architecture!r}"
+            " (leave --architecture out)"
+        )
+    try:
+        network = mixformerv2.load(tensors)
+    except LightTrackError as error:
+        raise LightTrackError(f"{checkpoint}: {error}") from error
+    found = network.architecture
+    fields = {
+        "tracker": "mixformerv2",
+        "architecture": str(found),
+        "template_size": found.template_size,
+        "search_sizes": (found.search_size,),
+        "stride": mixformerv2.PATCH,
+        "hyper_parameters": MixFormerV2HyperParameters(),
+        # The score head learns "is the target there?": its own boundary, not tuned on lost targets.
+        "session": SessionSettings(uncertain=0.5, lost=0.3, found=0.5),
+        "graphs": Graphs(template=tuple(f"template_{block}.onnx" for block in range(found.depth))),
+    }
+    return _Plan(fields, lambda model: export_mixformerv2(network, model.template_graphs, model.search_graph))

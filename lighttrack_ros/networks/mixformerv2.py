@@ -40,6 +40,10 @@ class Architecture:
     channels: int = 768
     bins: int = 96  # of the distribution over an edge's position
 
+    def __str__(self) -> str:
+        """In the manner of the authors' configurations, e.g. 224_depth4_mlp1_score."""
+        return f"{self.search_size}_depth{self.depth}_mlp{self.mlp_channels / self.channels:g}_score"
+
     @property
     def heads(self) -> int:
         return self.channels // _HEAD_CHANNELS

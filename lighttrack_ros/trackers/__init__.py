@@ -19,6 +19,11 @@ def create_tracker(model: Model, backend: str = "auto", threads: int = 0) -> Tra
     Raises:
         LightTrackError: unknown or absent backend, or a graph that it cannot load.
     """
+    if model.tracker == "mixformerv2":
+        from lighttrack_ros.trackers.mixformerv2 import MixFormerV2Tracker
+
+        return MixFormerV2Tracker(model, backend, threads)
+
     from lighttrack_ros.trackers.lighttrack import LightTrackTracker
 
     return LightTrackTracker(model, backend, threads)
