@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
+
+from lighttrack_ros.errors import LightTrackError
+
+UInt8Array = npt.NDArray[np.uint8]
+Buffer = Any  # bytes, bytearray, memoryview or array.array
+
+MIN_SIDE = 16  # pixels; no camera sends less, and no target could be seen in it
 
 
 class Frame(ABC):
-    """One image of any encoding, of which square regions are read as BGR.
+    """One image of any encoding, of which rectangular regions are read as BGR.
 
     A frame never copies the camera's buffer; `region` decodes no more than it is asked for.
     """
@@ -18,35 +29,242 @@ class Frame(ABC):
     height: int
 
     @abstractmethod
-    def region(self, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
         """Pixels x0..x1-1, y0..y1-1 (inside the frame, not empty).
 
         Returns:
             (y1 - y0, x1 - x0, 3) uint8, BGR; a view where the encoding allows it: never write to it.
         """
 
-    @abstractmethod
-    def mean_colour(self) -> np.ndarray:
+    def mean_colour(self) -> npt.NDArray[np.float64]:
         """Mean B, G, R of the whole frame, (3,) float64."""
+        return np.array(cv2.mean(self.bgr())[:3])
 
-    def bgr(self) -> np.ndarray:
+    def bgr(self) -> UInt8Array:
         """The whole frame, (height, width, 3) uint8, BGR."""
         return self.region(0, 0, self.width, self.height)
 
 
-def from_bgr(pixels: np.ndarray) -> Frame:
-    """A frame of an array that is BGR already, (height, width, 3) uint8; it is not copied."""
-    return _BgrFrame(pixels)
+def from_bgr(image: UInt8Array) -> Frame:
+    """A frame of (height, width, 3) uint8, BGR, e.g. from cv2.imread; not copied."""
+    return _Packed(image, None)
 
 
-class _BgrFrame(Frame):
-    def __init__(self, pixels: np.ndarray) -> None:
-        self._pixels = pixels
+def decode(encoding: str, width: int, height: int, step: int, is_bigendian: bool, data: Buffer) -> Frame:
+    """The fields of a sensor_msgs/Image as a frame, without copying `data`.
+
+    Args:
+        encoding: one of `encodings()`; any other goes through cv_bridge where that is installed.
+        step: bytes from one row to the next; may be more than a row of pixels takes.
+        is_bigendian: byte order of the 16-bit encodings.
+        data: the bytes of the rows; kept alive by the frame.
+
+    Raises:
+        LightTrackError: the fields do not fit each other, or the encoding cannot be decoded.
+    """
+    data = memoryview(data).cast("B")
+    check_size(width, height)
+    if not data.nbytes:
+        raise LightTrackError(f"image of {width} x {height} {encoding!r} has no data")
+    kind = _ENCODINGS.get(encoding)
+    if kind is None:
+        return _decode_by_cv_bridge(encoding, width, height, step, is_bigendian, data)
+    row = width * kind.channels * kind.value_bytes
+    if step < row:
+        raise LightTrackError(
+            f"image step is {step}, expected at least {row} bytes for a row of {width} pixels {encoding!r}"
+        )
+    two_planes = kind.frame is _Yuv420
+    if (two_planes and height % 2) or (width % 2 and kind.frame in (_Yuv420, _Yuv422)):
+        raise LightTrackError(f"image is {width} x {height}: pixels of {encoding!r} share colour, expected even sides")
+    rows = height * 3 // 2 if two_planes else height
+    # The last row may end with its last pixel: some drivers leave its padding out.
+    if not step * (rows - 1) + row <= data.nbytes <= step * rows:
+        raise LightTrackError(
+            f"image data has {data.nbytes} bytes, expected {step * rows} for {width} x {height} {encoding!r} "
+            f"with step {step}"
+        )
+    dtype = np.dtype(f"{'>' if is_bigendian else '<'}u{kind.value_bytes}")
+    strides = (step, row // width, kind.value_bytes)
+    pixels: npt.NDArray[Any] = np.ndarray((rows, width, kind.channels), dtype, data, strides=strides)
+    return kind.frame(pixels if kind.channels > 1 else pixels[:, :, 0], kind.code)
+
+
+def decode_compressed(format: str, data: Buffer) -> Frame:
+    """The fields of a sensor_msgs/CompressedImage (JPEG, PNG or what else cv2.imdecode reads) as a frame.
+
+    Raises:
+        LightTrackError: no picture, a broken one, or compressed depth.
+    """
+    if "compresseddepth" in format.lower():
+        raise LightTrackError(f"compressed image format is {format!r}: depth is no picture (choose a colour topic)")
+    pixels = np.frombuffer(data, np.uint8)
+    if not pixels.size:
+        raise LightTrackError(f"compressed image of format {format!r} has no data")
+    try:
+        # The pixels as they were sent: an EXIF orientation would turn the picture away from its boxes.
+        image = cv2.imdecode(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise LightTrackError(f"compressed image of format {format!r} cannot be decoded ({error})") from error
+    if image is None:
+        raise LightTrackError(f"compressed image of {pixels.size} bytes {format!r}: expected a whole JPEG or PNG")
+    check_size(image.shape[1], image.shape[0])
+    return from_bgr(image)  # type: ignore[arg-type]
+
+
+def encodings() -> tuple[str, ...]:
+    """The values of Image.encoding that `decode` reads without cv_bridge."""
+    return tuple(_ENCODINGS)
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse an image in which nothing can be tracked.
+
+    Raises:
+        LightTrackError: a side is under MIN_SIDE.
+    """
+    if width < MIN_SIDE or height < MIN_SIDE:
+        raise LightTrackError(f"image is {width} x {height}, expected at least {MIN_SIDE} x {MIN_SIDE} pixels")
+
+
+class _Packed(Frame):
+    """Pixels of 1, 3 or 4 bytes side by side; `code` is cv2's conversion to BGR, None for BGR itself."""
+
+    def __init__(self, pixels: UInt8Array, code: int | None) -> None:
         self.height, self.width = pixels.shape[:2]
+        self._pixels = pixels
+        self._code = code
 
-    def region(self, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
-        return self._pixels[y0:y1, x0:x1]
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
+        part = self._pixels[y0:y1, x0:x1]
+        return part if self._code is None else cv2.cvtColor(part, self._code)  # type: ignore[return-value]
 
-    def mean_colour(self) -> np.ndarray:
-        # Sums of whole numbers are exact, and so is the mean of a plain colour; cv2.mean's need not be.
-        return np.array(cv2.sumElems(self._pixels)[:3]) / (self.width * self.height)
+
+class _Grey16(Frame):
+    """16-bit grey, its full range brought to 8 bits as cv_bridge does."""
+
+    def __init__(self, pixels: npt.NDArray[np.uint16], code: int) -> None:
+        self.height, self.width = pixels.shape
+        self._pixels = pixels
+        self._code = code
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
+        return cv2.cvtColor(_to_8_bits(_native(self._pixels[y0:y1, x0:x1])), self._code)  # type: ignore[return-value]
+
+
+class _Bayer(Frame):
+    """One colour a pixel, 8 or 16 bits; the two others are interpolated from the neighbours."""
+
+    def __init__(self, pixels: npt.NDArray[Any], code: int) -> None:
+        self.height, self.width = pixels.shape
+        self._pixels = pixels
+        self._code = code
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
+        # Two pixels of margin, from an even one: the pattern keeps its phase and every pixel its neighbours.
+        left, top = max(0, x0 - 2) & ~1, max(0, y0 - 2) & ~1
+        right, bottom = min(self.width, x1 + 2), min(self.height, y1 + 2)
+        part = cv2.cvtColor(_native(self._pixels[top:bottom, left:right]), self._code)
+        part = part[y0 - top : y1 - top, x0 - left : x1 - left]
+        return part if part.dtype == np.uint8 else _to_8_bits(part)  # type: ignore[return-value]
+
+
+class _Yuv422(Frame):
+    """Two pixels in four bytes, sharing their colour."""
+
+    def __init__(self, pixels: UInt8Array, code: int) -> None:
+        self.height, self.width = pixels.shape[:2]
+        self._pixels = pixels
+        self._code = code
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
+        left, right = x0 & ~1, x1 + (x1 & 1)
+        part = cv2.cvtColor(self._pixels[y0:y1, left:right], self._code)
+        return part[:, x0 - left : x1 - left]  # type: ignore[return-value]
+
+
+class _Yuv420(Frame):
+    """A plane of brightness, then one of colour with a pair of values for 2 x 2 pixels."""
+
+    def __init__(self, planes: UInt8Array, code: int) -> None:
+        self.height, self.width = planes.shape[0] * 2 // 3, planes.shape[1]
+        self._brightness = planes[: self.height]
+        self._colour = planes[self.height :].reshape(self.height // 2, self.width // 2, 2)
+        self._code = code
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
+        left, right, top, bottom = x0 & ~1, x1 + (x1 & 1), y0 & ~1, y1 + (y1 & 1)
+        brightness = self._brightness[top:bottom, left:right]
+        colour = self._colour[top // 2 : bottom // 2, left // 2 : right // 2]
+        part = cv2.cvtColorTwoPlane(brightness, colour, self._code)
+        return part[y0 - top : y1 - top, x0 - left : x1 - left]  # type: ignore[return-value]
+
+
+class _Encoding(NamedTuple):
+    """How the bytes of one encoding become a frame."""
+
+    frame: Callable[[npt.NDArray[Any], Any], Frame]
+    channels: int  # values a pixel
+    value_bytes: int
+    code: int | None  # cv2's conversion to BGR
+
+
+# ROS names a bayer pattern by its first row, OpenCV by its second: rggb is cv2's BG.
+_ENCODINGS = {
+    "bgr8": _Encoding(_Packed, 3, 1, None),
+    "rgb8": _Encoding(_Packed, 3, 1, cv2.COLOR_RGB2BGR),
+    "bgra8": _Encoding(_Packed, 4, 1, cv2.COLOR_BGRA2BGR),
+    "rgba8": _Encoding(_Packed, 4, 1, cv2.COLOR_RGBA2BGR),
+    "mono8": _Encoding(_Packed, 1, 1, cv2.COLOR_GRAY2BGR),
+    "mono16": _Encoding(_Grey16, 1, 2, cv2.COLOR_GRAY2BGR),
+    "8UC1": _Encoding(_Packed, 1, 1, cv2.COLOR_GRAY2BGR),
+    "8UC3": _Encoding(_Packed, 3, 1, None),
+    "8UC4": _Encoding(_Packed, 4, 1, cv2.COLOR_BGRA2BGR),
+    "uyvy": _Encoding(_Yuv422, 2, 1, cv2.COLOR_YUV2BGR_UYVY),
+    "yuv422": _Encoding(_Yuv422, 2, 1, cv2.COLOR_YUV2BGR_UYVY),  # uyvy's name before Iron
+    "yuyv": _Encoding(_Yuv422, 2, 1, cv2.COLOR_YUV2BGR_YUY2),
+    "yuv422_yuy2": _Encoding(_Yuv422, 2, 1, cv2.COLOR_YUV2BGR_YUY2),  # yuyv's name before Iron
+    "nv12": _Encoding(_Yuv420, 1, 1, cv2.COLOR_YUV2BGR_NV12),
+    "nv21": _Encoding(_Yuv420, 1, 1, cv2.COLOR_YUV2BGR_NV21),
+    "bayer_rggb8": _Encoding(_Bayer, 1, 1, cv2.COLOR_BayerBG2BGR),
+    "bayer_bggr8": _Encoding(_Bayer, 1, 1, cv2.COLOR_BayerRG2BGR),
+    "bayer_gbrg8": _Encoding(_Bayer, 1, 1, cv2.COLOR_BayerGR2BGR),
+    "bayer_grbg8": _Encoding(_Bayer, 1, 1, cv2.COLOR_BayerGB2BGR),
+    "bayer_rggb16": _Encoding(_Bayer, 1, 2, cv2.COLOR_BayerBG2BGR),
+    "bayer_bggr16": _Encoding(_Bayer, 1, 2, cv2.COLOR_BayerRG2BGR),
+    "bayer_gbrg16": _Encoding(_Bayer, 1, 2, cv2.COLOR_BayerGR2BGR),
+    "bayer_grbg16": _Encoding(_Bayer, 1, 2, cv2.COLOR_BayerGB2BGR),
+}
+
+
+def _native(part: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """As OpenCV takes it; 16 bits are copied where their byte order or their rows' distance is not the machine's."""
+    return part if part.itemsize == 1 else np.ascontiguousarray(part, part.dtype.newbyteorder("="))
+
+
+def _to_8_bits(part: npt.NDArray[Any]) -> UInt8Array:
+    return cv2.convertScaleAbs(part, alpha=255 / 65535)  # type: ignore[return-value]
+
+
+def _decode_by_cv_bridge(
+    encoding: str, width: int, height: int, step: int, is_bigendian: bool, data: memoryview
+) -> Frame:
+    """Encodings that are not worth code of our own, where ROS can decode them."""
+    try:
+        from cv_bridge import CvBridge
+    except ImportError as error:
+        raise LightTrackError(
+            f"image encoding is {encoding!r}, supported are {', '.join(_ENCODINGS)}; "
+            "others need cv_bridge (apt install ros-$ROS_DISTRO-cv-bridge)"
+        ) from error
+    message = SimpleNamespace(
+        encoding=encoding, width=width, height=height, step=step, is_bigendian=int(is_bigendian), data=data
+    )
+    try:
+        image = CvBridge().imgmsg_to_cv2(message, "bgr8")
+    except Exception as error:  # whatever cv_bridge, Boost or OpenCV make of foreign data
+        raise LightTrackError(
+            f"image encoding is {encoding!r}, which cv_bridge cannot decode ({error}); "
+            f"supported are {', '.join(_ENCODINGS)}"
+        ) from error
+    return from_bgr(image)
