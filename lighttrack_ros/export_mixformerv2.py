@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lighttrack_ros.export import Difference, compare_graph, export_graph, normalised, random_crop
-from lighttrack_ros.networks.mixformerv2 import MEAN, STD, KeysValues, MixFormerV2
+from lighttrack_ros.networks.mixformerv2 import MEAN, STD, MixFormerV2
+from lighttrack_ros.networks.transformer import KeysValues
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from lighttrack_ros.models import (
 )
 from lighttrack_ros.networks import mixformerv2
 from lighttrack_ros.networks.lighttrack import MOBILE, Architecture, load_checkpoint, read_checkpoint
+from lighttrack_ros.networks.transformer import PATCH
 
 TEMPLATE_SIZE = 128
 SEARCH_SIZES = (256, 288)
@@ -138,7 +139,7 @@ def _mixformerv2(checkpoint: Path, tensors: Mapping[str, Tensor], architecture: 
         "architecture": str(found),
         "template_size": found.template_size,
         "search_sizes": (found.search_size,),
-        "stride": mixformerv2.PATCH,
+        "stride": PATCH,
         "hyper_parameters": MixFormerV2HyperParameters(),
         # The score head learns "is the target there?": its own boundary, not tuned on lost targets.
         "session": SessionSettings(uncertain=0.5, lost=0.3, found=0.5),

@@ -12,20 +12,20 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.networks.checkpoint import load_strictly
+from lighttrack_ros.networks.transformer import HEAD_CHANNELS, PATCH, Block, KeysValues, PatchEmbedding
 
 # What the network expects its input to be: RGB, (value / 255 - MEAN) / STD.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-PATCH = 16  # pixels
-_HEAD_CHANNELS = 64  # per attention head
 _EDGES = 4  # prediction tokens: left, right, top, bottom
 
 
@@ -46,7 +46,7 @@ class Architecture:
 
     @property
     def heads(self) -> int:
-        return self.channels // _HEAD_CHANNELS
+        return self.channels // HEAD_CHANNELS
 
     @property
     def template_count(self) -> int:
@@ -87,13 +87,6 @@ class Architecture:
 
 SMALL = Architecture(depth=4, mlp_channels=768, template_size=112, search_size=224)
 BASE = Architecture(depth=8, mlp_channels=3072, template_size=128, search_size=288)
-
-
-class KeysValues(NamedTuple):
-    """What one block's attention keeps of the two templates: each (B, heads, 2 * template tokens, 64)."""
-
-    keys: Tensor
-    values: Tensor
 
 
 class MixFormerV2(nn.Module):
@@ -168,21 +161,8 @@ def load(tensors: Mapping[str, Tensor]) -> MixFormerV2:
         LightTrackError: they do not fit; the message names every key that is missing or not expected
             and every shape that differs.
     """
-    network = MixFormerV2(Architecture.of(tensors))
-    expected = network.state_dict()
-    faults = [f"missing {name} {tuple(value.shape)}" for name, value in expected.items() if name not in tensors]
-    faults += [f"not expected {name} {tuple(value.shape)}" for name, value in tensors.items() if name not in expected]
-    faults += [
-        f"shape of {name} is {tuple(tensors[name].shape)}, expected {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
-    if faults:
-        raise LightTrackError(
-            f"does not fit {network.architecture}, {len(faults)} differences:\n  " + "\n  ".join(faults)
-        )
-    network.load_state_dict(dict(tensors))
-    return network.eval()
+    architecture = Architecture.of(tensors)
+    return load_strictly(MixFormerV2(architecture), tensors, f"a MixFormerV2 {architecture}")
 
 
 class _Backbone(nn.Module):
@@ -196,98 +176,15 @@ class _Backbone(nn.Module):
         self.register_buffer("pos_embed_t", _sine_table(architecture.template_size // PATCH, channels))
         self.reg_tokens = nn.Parameter(0.02 * torch.randn(1, _EDGES, channels))
         self.pos_embed_reg = nn.Parameter(0.02 * torch.randn(1, _EDGES, channels))
-        self.patch_embed = _PatchEmbedding(channels)
-        blocks = nn.ModuleList(_Block(channels, architecture.mlp_channels) for _ in range(architecture.depth))
-        self.blocks = cast("Sequence[_Block]", blocks)  # what torch's own types do not tell
+        self.patch_embed = PatchEmbedding(channels)
+        blocks = nn.ModuleList(Block(channels, architecture.mlp_channels) for _ in range(architecture.depth))
+        self.blocks = cast("Sequence[Block]", blocks)  # what torch's own types do not tell
 
     def search_tokens(self, image: Tensor) -> Tensor:
         """(B, search tokens + 4, channels): the image's patches, then the prediction tokens."""
         patches = self.patch_embed(image) + self.pos_embed_s
         predictions = (self.reg_tokens + self.pos_embed_reg).expand(len(image), -1, -1)
         return torch.cat((patches, predictions), 1)
-
-
-class _PatchEmbedding(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, channels, PATCH, stride=PATCH)
-
-    def forward(self, image: Tensor) -> Tensor:
-        patches: Tensor = self.proj(image)
-        return patches.flatten(2).transpose(1, 2)
-
-
-class _Block(nn.Module):
-    """A pre-norm transformer block whose attention the paper calls prediction-token-involved mixed attention."""
-
-    def __init__(self, channels: int, mlp_channels: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(channels, eps=1e-6)
-        self.attn = _Attention(channels)
-        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
-        self.mlp = _Mlp(channels, mlp_channels)
-
-    def forward(self, tokens: Tensor, template_count: int) -> Tensor:
-        """Templates (the first `template_count` tokens) see the templates; the others see everything."""
-        x = self.norm1(tokens)
-        queries, own = self.attn.queries(x), self.attn.keys_values(x)
-        templates = KeysValues(own.keys[:, :, :template_count], own.values[:, :, :template_count])
-        mixed = torch.cat(
-            (
-                _attention(queries[:, :, :template_count], templates),
-                _attention(queries[:, :, template_count:], own),
-            ),
-            1,
-        )
-        return self._finish(tokens, mixed)
-
-    def keys_values(self, tokens: Tensor) -> KeysValues:
-        return self.attn.keys_values(self.norm1(tokens))
-
-    def attend(self, tokens: Tensor, seen: KeysValues) -> Tensor:
-        """The block for `tokens` that see exactly `seen`."""
-        return self._finish(tokens, _attention(self.attn.queries(self.norm1(tokens)), seen))
-
-    def _finish(self, tokens: Tensor, mixed: Tensor) -> Tensor:
-        tokens = tokens + self.attn.proj(mixed)
-        return tokens + self.mlp(self.norm2(tokens))  # type: ignore[no-any-return]
-
-
-class _Attention(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
-
-    def queries(self, x: Tensor) -> Tensor:
-        """(B, heads, tokens, 64), scaled; 1/8 is a power of two, so that scaling here or later is the same bits."""
-        channels = self.proj.in_features
-        y = functional.linear(x, self.qkv.weight[:channels], self.qkv.bias[:channels])
-        queries: Tensor = y.unflatten(2, (-1, _HEAD_CHANNELS)).transpose(1, 2) * _HEAD_CHANNELS**-0.5
-        return queries
-
-    def keys_values(self, x: Tensor) -> KeysValues:
-        channels = self.proj.in_features
-        y = functional.linear(x, self.qkv.weight[channels:], self.qkv.bias[channels:])
-        keys, values = y.unflatten(2, (2, -1, _HEAD_CHANNELS)).permute(2, 0, 3, 1, 4)
-        return KeysValues(keys, values)
-
-
-def _attention(queries: Tensor, seen: KeysValues) -> Tensor:
-    """(B, tokens, channels) of queries (B, heads, tokens, 64)."""
-    weights = (queries @ seen.keys.transpose(2, 3)).softmax(3)
-    return (weights @ seen.values).transpose(1, 2).flatten(2)
-
-
-class _Mlp(nn.Module):
-    def __init__(self, channels: int, mlp_channels: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(channels, mlp_channels)
-        self.fc2 = nn.Linear(mlp_channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fc2(functional.gelu(self.fc1(x)))
-        return y
 
 
 class _BoxHead(nn.Module):

@@ -1,0 +1,108 @@
+"""What the transformer trackers are built of: patches and blocks whose keys and values can be kept.
+
+Names and order of operations are those of the common vision transformers (timm), so that their
+checkpoints fit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, cat, nn
+from torch.nn import functional
+
+PATCH = 16  # pixels
+HEAD_CHANNELS = 64  # per attention head
+
+
+class KeysValues(NamedTuple):
+    """What one block's attention keeps of its tokens: each (B, heads, tokens, 64)."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class PatchEmbedding(nn.Module):
+    """(B, 3, h, w) to (B, h / 16 * w / 16, channels), row by row."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, channels, PATCH, stride=PATCH)
+
+    def forward(self, image: Tensor) -> Tensor:
+        patches: Tensor = self.proj(image)
+        return patches.flatten(2).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block in which templates see templates only, so that their share can be kept."""
+
+    def __init__(self, channels: int, mlp_channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels, eps=1e-6)
+        self.attn = _Attention(channels)
+        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
+        self.mlp = _Mlp(channels, mlp_channels)
+
+    def forward(self, tokens: Tensor, template_count: int) -> Tensor:
+        """Templates (the first `template_count` tokens) see the templates; the others see everything."""
+        x = self.norm1(tokens)
+        queries, own = self.attn.queries(x), self.attn.keys_values(x)
+        templates = KeysValues(own.keys[:, :, :template_count], own.values[:, :, :template_count])
+        mixed = cat(
+            (
+                _attention(queries[:, :, :template_count], templates),
+                _attention(queries[:, :, template_count:], own),
+            ),
+            1,
+        )
+        return self._finish(tokens, mixed)
+
+    def keys_values(self, tokens: Tensor) -> KeysValues:
+        """What others see of `tokens` (B, tokens, channels) in this block."""
+        return self.attn.keys_values(self.norm1(tokens))
+
+    def attend(self, tokens: Tensor, seen: KeysValues) -> Tensor:
+        """The block for `tokens` that see exactly `seen`."""
+        return self._finish(tokens, _attention(self.attn.queries(self.norm1(tokens)), seen))
+
+    def _finish(self, tokens: Tensor, mixed: Tensor) -> Tensor:
+        tokens = tokens + self.attn.proj(mixed)
+        return tokens + self.mlp(self.norm2(tokens))  # type: ignore[no-any-return]
+
+
+class _Attention(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(B, heads, tokens, 64), scaled; 1/8 is a power of two, so that scaling here or later is the same bits."""
+        channels = self.proj.in_features
+        y = functional.linear(x, self.qkv.weight[:channels], self.qkv.bias[:channels])
+        queries: Tensor = y.unflatten(2, (-1, HEAD_CHANNELS)).transpose(1, 2) * HEAD_CHANNELS**-0.5
+        return queries
+
+    def keys_values(self, x: Tensor) -> KeysValues:
+        channels = self.proj.in_features
+        y = functional.linear(x, self.qkv.weight[channels:], self.qkv.bias[channels:])
+        keys, values = y.unflatten(2, (2, -1, HEAD_CHANNELS)).permute(2, 0, 3, 1, 4)
+        return KeysValues(keys, values)
+
+
+def _attention(queries: Tensor, seen: KeysValues) -> Tensor:
+    """(B, tokens, channels) of queries (B, heads, tokens, 64)."""
+    weights = (queries @ seen.keys.transpose(2, 3)).softmax(3)
+    return (weights @ seen.values).transpose(1, 2).flatten(2)
+
+
+class _Mlp(nn.Module):
+    def __init__(self, channels: int, mlp_channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, mlp_channels)
+        self.fc2 = nn.Linear(mlp_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(functional.gelu(self.fc1(x)))
+        return y
