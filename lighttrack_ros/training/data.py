@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation.scene import DURATION, Scene
 from lighttrack_ros.geometry import Box
 
 
@@ -36,10 +36,6 @@ class Clip:
 
     name: str
     pictures: tuple[Picture, ...]
-
-    @property
-    def is_video(self) -> bool:
-        return len(self.pictures) > 1
 
 
 def read_videos(folder: Path, exclude: Iterable[str] = (), include: Iterable[str] = (), side: int = 512) -> list[Clip]:
@@ -95,48 +91,45 @@ def read_photos(folder: Path, side: int = 512) -> list[Clip]:
     return [Clip(name, (_picture(folder / name, rows, side),)) for name, rows in sorted(boxes.items())]
 
 
+def generate_scenes(count: int, seed: int, side: int = 512, frames: int = 25) -> list[Clip]:
+    """Clips of the project's own generated drone views, none of them the demo's."""
+    clips = []
+    for i in range(count):
+        scene = Scene(seed=1000 * (seed + 1) + i, width=side, height=side * 3 // 4, fps=frames / DURATION)
+        pictures = [
+            Picture(np.ascontiguousarray(shot.image[:, :, ::-1]), () if shot.truth is None else (shot.truth,))
+            for shot in scene
+        ]
+        clips.append(Clip(f"scene {i}", tuple(pictures)))
+    return clips
+
+
 class Library:
-    """All pictures as one uint8 tensor, so that a batch of crops is one gather and one warp on any device.
+    """All pictures, on the device where pairs are made.
 
     Attributes:
-        pixels: (N, 3, S, S) uint8, each picture in the top-left corner, the rest its mean colour.
-        means: (N, 3) float32, the mean colours, which also paint what lies outside a picture.
+        pixels: of each picture (3, height, width) uint8.
+        means: (N, 3, 1, 1) float32, the mean colours, which paint what lies outside a picture.
         sizes: width and height of each picture.
-        clips: for each clip the indices of its pictures.
+        boxes: of each picture.
+        clips: of each clip the range of its pictures.
+
+    Raises:
+        LightTrackError: there are no pictures.
     """
 
-    def __init__(self, clips: list[Clip]) -> None:
+    def __init__(self, clips: list[Clip], device: torch.device) -> None:
         pictures = [picture for clip in clips for picture in clip.pictures]
         if not pictures:
-            raise LightTrackError("no training pictures: name at least one folder of videos or photos, or scenes")
-        side = max(max(picture.pixels.shape[:2]) for picture in pictures)
-        self.pixels = torch.empty(len(pictures), 3, side, side, dtype=torch.uint8)
-        self.means = torch.empty(len(pictures), 3)
-        self.sizes: list[tuple[int, int]] = []
+            raise LightTrackError("no training pictures: name a folder of videos or of photos, or some scenes")
+        self.device = device
+        self.pixels = [torch.from_numpy(p.pixels).permute(2, 0, 1).contiguous().to(device) for p in pictures]
+        means = np.stack([np.floor(picture.pixels.mean((0, 1))) for picture in pictures])
+        self.means = torch.from_numpy(means.astype(np.float32))[:, :, None, None].to(device)
+        self.sizes = [(picture.pixels.shape[1], picture.pixels.shape[0]) for picture in pictures]
         self.boxes = [picture.boxes for picture in pictures]
-        for i, picture in enumerate(pictures):
-            height, width = picture.pixels.shape[:2]
-            mean = picture.pixels.mean((0, 1)).astype(np.float32)
-            self.pixels[i] = torch.from_numpy(mean.astype(np.uint8))[:, None, None]
-            self.pixels[i, :, :height, :width] = torch.from_numpy(picture.pixels).permute(2, 0, 1)
-            self.means[i] = torch.from_numpy(np.floor(mean))
-            self.sizes.append((width, height))
-        ends = np.cumsum([len(clip.pictures) for clip in clips])
-        self.clips = [range(end - len(clip.pictures), end) for clip, end in zip(clips, ends.tolist(), strict=True)]
-
-    def to(self, device: torch.device) -> Library:
-        """Move the pixels; everything after happens where they are."""
-        self.pixels, self.means = self.pixels.to(device), self.means.to(device)
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        return self.pixels.device
-
-    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (B, 3, S, S) uint8 and mean colours (B, 3) of some pictures."""
-        indices = indices.to(self.device)
-        return self.pixels[indices], self.means[indices]
+        ends = np.cumsum([len(clip.pictures) for clip in clips]).tolist()
+        self.clips = [range(end - len(clip.pictures), end) for clip, end in zip(clips, ends, strict=True)]
 
 
 def _numbers(texts: list[str], where: str) -> list[float]:

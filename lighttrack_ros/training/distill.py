@@ -48,7 +48,8 @@ class Teacher:
 
     def __init__(self, network: LightTrack, device: torch.device) -> None:
         fold(network)
-        self._network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self._network = network.eval().requires_grad_(False).to(device)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Targets:

@@ -67,6 +67,10 @@ class Batch(NamedTuple):
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
+# Crop coordinates -1..1 to pixels of the picture: rows of a 2 x 3 affine map.
+_Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
 class PairSource:
     """An endless, repeatable supply of pairs.
 
@@ -184,24 +188,33 @@ class PairSource:
 
     def _crops(self, views: list[_View], size: int) -> Tensor:
         """(B, 3, size, size) float, 0..255."""
-        crops, outside = self._warp([(view.picture, view) for view in views], size)
-        filled = [i for i, view in enumerate(views) if view.backdrop is not None]
-        if filled:
-            behind, _ = self._warp([(view.backdrop.picture, view.backdrop) for view in views if view.backdrop], size)
-            crops[filled] = torch.where(outside[filled], behind, crops[filled])
-        return crops
+        return torch.stack([self._crop(view, size) for view in views])
 
-    def _warp(self, views: list[tuple[int, _Backdrop | _View]], size: int) -> tuple[Tensor, Tensor]:
-        """Crops, and which of their pixels (B, 1, size, size) lie outside the picture (painted in its mean colour)."""
-        pixels, means = self.library.gather(torch.tensor([picture for picture, _ in views]))
-        side, means = pixels.shape[-1], means[:, :, None, None]
-        theta = torch.tensor([view.theta(side) for _, view in views], dtype=torch.float32, device=pixels.device)
-        grid = affine_grid(theta, [len(views), 3, size, size], align_corners=False)
-        crops = grid_sample(pixels.float() - means, grid, padding_mode="zeros", align_corners=False) + means
-        ends = torch.tensor([self.library.sizes[picture] for picture, _ in views], device=pixels.device)
-        at = (grid + 1) * (side / 2)
-        outside = ((at < 0) | (at > ends[:, None, None, :])).any(-1)[:, None]
-        return crops, outside
+    def _crop(self, view: _View, size: int) -> Tensor:
+        crop, outside = self._warp(view.picture, view.matrix(), size)
+        if view.backdrop is not None:
+            behind, _ = self._warp(view.backdrop.picture, view.backdrop.matrix(), size)
+            crop = torch.where(outside, behind, crop)
+        return crop
+
+    def _warp(self, picture: int, matrix: _Matrix, size: int) -> tuple[Tensor, Tensor]:
+        """A crop (3, size, size), and which of its pixels (size, size) lie outside the picture: in its mean colour."""
+        (a, b, x), (c, d, y) = matrix
+        width, height = self.library.sizes[picture]
+        # Only the window that is seen is turned into floats: most of a picture is not.
+        left, right = _window(x, abs(a) + abs(b), width)
+        top, bottom = _window(y, abs(c) + abs(d), height)
+        mean = self.library.means[picture]
+        window = self.library.pixels[picture][None, :, top:bottom, left:right].float() - mean
+        across, down = 2 / (right - left), 2 / (bottom - top)
+        theta = torch.tensor(
+            [[[a * across, b * across, (x - left) * across - 1], [c * down, d * down, (y - top) * down - 1]]],
+            dtype=torch.float32,
+        ).to(mean.device)
+        grid = affine_grid(theta, [1, 3, size, size], align_corners=False)
+        crop = grid_sample(window, grid, padding_mode="zeros", align_corners=False)[0] + mean
+        at_x, at_y = (grid[0, :, :, 0] + 1) / across + left, (grid[0, :, :, 1] + 1) / down + top
+        return crop, (at_x < 0) | (at_x > width) | (at_y < 0) | (at_y > height)
 
     def _backdrop(self, rng: np.random.Generator) -> _Backdrop | None:
         if rng.random() >= self.settings.backdrop:
@@ -274,10 +287,8 @@ class _Backdrop(NamedTuple):
     centre: tuple[float, float]
     side: float
 
-    def theta(self, picture_side: int) -> list[list[float]]:
-        scale = self.side / picture_side
-        x, y = (2 * value / picture_side - 1 for value in self.centre)
-        return [[scale, 0, x], [0, scale, y]]
+    def matrix(self) -> _Matrix:
+        return (self.side / 2, 0.0, self.centre[0]), (0.0, self.side / 2, self.centre[1])
 
 
 class _View(NamedTuple):
@@ -298,11 +309,9 @@ class _View(NamedTuple):
         x, y = math.sqrt(self.aspect) * (-1 if self.flip else 1), 1 / math.sqrt(self.aspect)
         return c * x, -s * y, s * x, c * y
 
-    def theta(self, picture_side: int) -> list[list[float]]:
-        """For `affine_grid`: crop coordinates -1..1 to picture coordinates -1..1."""
-        a, b, c, d = (value * self.side / picture_side for value in self._axes())
-        x, y = (2 * value / picture_side - 1 for value in self.centre)
-        return [[a, b, x], [c, d, y]]
+    def matrix(self) -> _Matrix:
+        a, b, c, d = (value * self.side / 2 for value in self._axes())
+        return (a, b, self.centre[0]), (c, d, self.centre[1])
 
     def box_in_crop(self, box: Box, size: int) -> list[float]:
         """Left, top, right, bottom of `box` in pixels of the crop; a rotation moves its centre and leaves its shape."""
@@ -352,6 +361,12 @@ def _paste(search: Tensor, i: int, plan: _Plan, box: list[float]) -> None:
             search[i, :, y0:y1, x1 - along : x1] = other[:, y0:y1, x1 - along : x1]
         else:
             search[i, :, y1 - along : y1, x0:x1] = other[:, y1 - along : y1, x0:x1]
+
+
+def _window(centre: float, reach: float, size: int) -> tuple[int, int]:
+    """First and last + 1 pixel of a picture's side that a crop touches; never empty."""
+    first = min(max(math.floor(centre - reach) - 2, 0), size - 1)
+    return first, max(min(math.ceil(centre + reach) + 2, size), first + 1)
 
 
 def _to_bytes(crops: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ are no residuals, so a shorter or narrower one has to be learnt anew. What is in
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -71,7 +73,7 @@ def _statistics(teacher: LightTrack, images: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def _inherit_block(name: str, block: nn.Module, source: nn.Module, statistics: dict[str, Tensor]) -> None:
+def _inherit_block(name: str, block: Any, source: Any, statistics: dict[str, Tensor]) -> None:
     middle = block.conv_dw.weight.shape[0]
     wide = source.conv_dw.weight.shape[0]
     last = "conv_pwl" if hasattr(source, "conv_pwl") else "conv_pw"

@@ -61,11 +61,13 @@ class Recipe:
     weight_decay: float = 1e-4
     warmup: int = 100  # steps
     clip: float = 5.0  # gradient norm
+    frozen: tuple[str, ...] = ()  # beginnings of the names of weights that stay as they are
     ema: float = 0.998
     seed: int = 1
     workers: int = 1  # processes that make pairs; 0 makes them on the training device
     log_every: int = 50  # steps
     save_every: int = 500  # steps
+    validate_every: int = 1000  # steps between looks at the held-out videos
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -79,7 +81,7 @@ def read_recipe(path: Path) -> Recipe:
     except (OSError, yaml.YAMLError) as error:
         raise LightTrackError(f"{path}: cannot be read ({error})") from error
     recipe: Recipe = _read(Recipe, content, str(path))
-    for name in ("steps", "batch_size", "pairs_count", "log_every", "save_every", "warmup"):
+    for name in ("steps", "batch_size", "pairs_count", "log_every", "save_every", "validate_every", "warmup"):
         if getattr(recipe, name) < 1:
             raise LightTrackError(f"{path}: {name} is {getattr(recipe, name)}, expected at least 1")
     if recipe.pairs_count < recipe.batch_size:

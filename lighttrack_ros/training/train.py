@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 
-from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.networks.lighttrack import MOBILE, Architecture, LightTrack, load_checkpoint
-from lighttrack_ros.training.data import Clip, Library, read_photos, read_videos
+from lighttrack_ros.training.data import Clip, Library, generate_scenes, read_photos, read_videos
 from lighttrack_ros.training.distill import Supply, Teacher, normalise
 from lighttrack_ros.training.pairs import PairSource
 from lighttrack_ros.training.prune import inherit
 from lighttrack_ros.training.recipe import Recipe, read_recipe
 from lighttrack_ros.training.trainer import Trainer
+from lighttrack_ros.training.validation import validate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +42,11 @@ def run(args: argparse.Namespace) -> int:
     )
     fabric.launch()
     trainer = build(fabric, recipe, args.output)
-    trainer.run()
+    while trainer.step < recipe.steps:
+        trainer.run(until=trainer.step - trainer.step % recipe.validate_every + recipe.validate_every)
+        if recipe.data.held_out and fabric.is_global_zero:
+            _validate(recipe, args.output, trainer.step, args.threads)
+        fabric.barrier()
     fabric.print(
         f"{args.output / 'student.pt'}: make it a model with\n"
         f"  lighttrack import {args.output / 'student.pt'} --architecture {recipe.architecture} --name NAME"
@@ -58,7 +63,7 @@ def build(fabric: Fabric, recipe: Recipe, folder: Path) -> Trainer:
     fabric.seed_everything(recipe.seed, verbose=False)
     # With workers the pairs are made in other processes, which have no business on the training device.
     pair_device = torch.device("cpu") if recipe.workers else fabric.device
-    source = PairSource(Library(read_clips(recipe)).to(pair_device), recipe.pairs, recipe.seed)
+    source = PairSource(Library(read_clips(recipe), pair_device), recipe.pairs, recipe.seed)
     student = LightTrack(Architecture.parse(recipe.architecture), recipe.pairs.template_size)
     teacher = None
     if recipe.teacher.checkpoint:
@@ -73,6 +78,21 @@ def build(fabric: Fabric, recipe: Recipe, folder: Path) -> Trainer:
     return Trainer(fabric, student, Supply(source, teacher, cache, recipe.pairs_count), recipe, folder)
 
 
+def _validate(recipe: Recipe, folder: Path, step: int, threads: int) -> None:
+    """Track the held-out videos, note the result in validation.csv, and keep the best student as best.pt."""
+    table, student = folder / "validation.csv", folder / "student.pt"
+    earlier = table.read_text().splitlines()[1:] if table.is_file() else []
+    best = max((float(line.split(",")[1]) for line in earlier), default=-1.0)
+    mean = validate(student, recipe.architecture, Path(recipe.data.videos), recipe.data.held_out, threads).mean
+    if not earlier:
+        table.write_text("step,auc,sr50,precision20\n")
+    with table.open("a") as file:
+        file.write(f"{step},{mean.auc:.4f},{mean.sr50:.4f},{mean.precision20:.4f}\n")
+    print(f"step {step}: success AUC {mean.auc:.3f} on {len(recipe.data.held_out)} held-out videos")
+    if mean.auc > best:
+        shutil.copyfile(student, folder / "best.pt")
+
+
 def read_clips(recipe: Recipe) -> list[Clip]:
     """The training pictures of a recipe, without the held-out videos."""
     data = recipe.data
@@ -82,5 +102,5 @@ def read_clips(recipe: Recipe) -> list[Clip]:
     if data.photos:
         clips += read_photos(Path(data.photos), side=data.side)
     if data.scenes:
-        raise LightTrackError("scenes: not there yet")
+        clips += generate_scenes(data.scenes, recipe.seed, data.side)
     return clips

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -76,7 +76,10 @@ class Trainer:
 
     def __init__(self, fabric: Fabric, network: LightTrack, supply: Supply, recipe: Recipe, folder: Path) -> None:
         self._fabric, self._recipe, self._folder, self._supply = fabric, recipe, folder, supply
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # three times as fast on a CPU
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(not name.startswith(recipe.frozen))
         inherited = [p for n, p in network.named_parameters() if not n.startswith("head.")]
         fresh = [p for n, p in network.named_parameters() if n.startswith("head.")]
         groups = [{"params": inherited, "peak": recipe.lr}, {"params": fresh, "peak": recipe.head_lr}]
@@ -92,8 +95,7 @@ class Trainer:
     @property
     def average(self) -> LightTrack:
         """The student with averaged weights."""
-        network: LightTrack = self._average.module
-        return network
+        return cast(LightTrack, self._average.module)
 
     def run(self, until: int | None = None) -> dict[str, float]:
         """Train to the last step (or to step `until`, for a later run to go on); returns the last mean losses."""
