@@ -150,7 +150,7 @@ def load_model(name_or_path: str | Path) -> Model:
     if version != VERSION:
         raise LightTrackError(f"{path}: version is {version!r}, expected {VERSION} (import the checkpoint again)")
     tracker = data.get("tracker")
-    if tracker not in TRACKERS:
+    if not isinstance(tracker, str) or tracker not in TRACKERS:
         raise LightTrackError(f"{path}: tracker is {tracker!r}, expected one of {', '.join(TRACKERS)}")
     parameters = _read(TRACKERS[tracker], data.pop("hyper_parameters", None), f"{path}: hyper_parameters")
     model: Model = _read(Model, data, str(path), {"folder": folder, "hyper_parameters": parameters})

@@ -1,0 +1,97 @@
+"""The engine protocol on ONNX Runtime: fixed sizes, bound buffers, clear refusals."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.runtime import load_engine
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """y = x as float + offset, for a square x of any side."""
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT), helper.make_node("Add", ["f", "o"], ["y"])],
+            "add",
+            [
+                helper.make_tensor_value_info("x", TensorProto.UINT8, ["side", "side"]),
+                helper.make_tensor_value_info("o", TensorProto.FLOAT, [1, 1]),
+            ],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["side", "side"])],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.save(model, tmp_path / "add.onnx")
+    return tmp_path / "add.onnx"
+
+
+def offset(value):
+    return np.full((1, 1), value, np.float32)
+
+
+def test_shapes_are_static_once_loaded(graph):
+    engine = load_engine(graph, dimensions={"side": 3})
+    assert engine.backend == "onnxruntime"
+    assert engine.inputs["x"] == ((3, 3), np.dtype(np.uint8))
+    assert engine.outputs["y"] == ((3, 3), np.dtype(np.float32))
+
+
+def test_inputs_may_be_given_held_or_written_in_place(graph):
+    engine = load_engine(graph, dimensions={"side": 2})
+    engine.input_buffers["x"][:] = [[1, 2], [3, 4]]
+    engine.hold({"o": offset(10)})
+    assert engine.run({})["y"].tolist() == [[11, 12], [13, 14]]
+    assert engine.run({"o": offset(20)})["y"].tolist() == [[21, 22], [23, 24]]
+    assert engine.run({"x": np.full((2, 2), 7, np.uint8)})["y"].tolist() == [[17, 17], [17, 17]]
+    engine.input_buffers["x"][0, 0] = 5
+    assert engine.run({})["y"].tolist() == [[15, 12], [13, 14]]
+    assert engine.run({"x": np.arange(8, dtype=np.uint8).reshape(2, 4)[:, ::2]})["y"].tolist() == [[10, 12], [14, 16]]
+
+
+def test_one_engines_output_is_anothers_input(graph):
+    first, second = load_engine(graph, dimensions={"side": 1}), load_engine(graph, dimensions={"side": 1})
+    first.input_buffers["x"][:] = 3
+    passed = first.run({"o": offset(1)})["y"]
+    assert second.run({"o": passed})["y"].tolist() == [[4]]
+    first.input_buffers["x"][:] = 8
+    first.run({})
+    assert second.run({"o": passed})["y"].tolist() == [[8]], "the buffer is shared, not copied"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "complaint"),
+    [
+        ({"z": np.zeros((2, 2), np.uint8)}, "no input 'z', expected x, o"),
+        ({"x": np.zeros((3, 2), np.uint8)}, r"input x is uint8 \(3, 2\), expected uint8 \(2, 2\)"),
+        ({"x": np.zeros((2, 2), np.float32)}, "input x is float32"),
+    ],
+)
+def test_wrong_inputs_are_refused_and_nothing_is_lost(graph, inputs, complaint):
+    engine = load_engine(graph, dimensions={"side": 2})
+    engine.input_buffers["x"][:] = 5
+    for call in (engine.run, engine.hold):
+        with pytest.raises(LightTrackError, match=complaint):
+            call(inputs)
+    assert engine.run({})["y"].tolist() == [[5, 5], [5, 5]]
+
+
+def test_what_cannot_be_loaded_is_named(graph, tmp_path):
+    with pytest.raises(LightTrackError, match=r"none\.onnx: no such graph"):
+        load_engine(tmp_path / "none.onnx")
+    with pytest.raises(LightTrackError, match=r"backend is 'abacus', expected one of auto, onnxruntime"):
+        load_engine(graph, "abacus")
+    with pytest.raises(LightTrackError, match=r"x has free dimensions \['side', 'side'\]"):
+        load_engine(graph)
+    (tmp_path / "rubbish.onnx").write_bytes(b"rubbish")
+    with pytest.raises(LightTrackError, match=r"rubbish\.onnx: ONNX Runtime cannot load it"):
+        load_engine(tmp_path / "rubbish.onnx")
+
+
+def test_closing_twice_is_safe(graph):
+    engine = load_engine(graph, dimensions={"side": 2})
+    engine.close()
+    engine.close()
