@@ -13,7 +13,7 @@ from lighttrack_ros.errors import LightTrackError
 # Subcommand -> (module with add_arguments(parser) and run(args) -> exit status, one-line help).
 # Modules are imported only when their subcommand runs: `lighttrack track` must not load torch or rclpy.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("lighttrack_ros.evaluation.demo", "camera, node and observer in a generated scene, over real ROS 2"),
+    "demo": ("lighttrack_ros.node.demo", "camera, node and observer in a generated scene, over real ROS 2"),
     "track": ("lighttrack_ros.evaluation.track", "follow one target through a video, a folder or a camera, without ROS"),
     "replay": ("lighttrack_ros.node.replay", "publish a rosbag2, a video or a folder of frames as a camera"),
     "evaluate": ("lighttrack_ros.evaluation.evaluate", "one-pass evaluation on sequences with ground truth"),

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation.scene import Scene
 from lighttrack_ros.evaluation.video import FrameSource, ImageFolder, VideoFile
 from lighttrack_ros.geometry import Box
 
 # In the order in which they are looked for.
 TRUTH_FILES = ("groundtruth.txt", "groundtruth_rect.txt", "boxes.txt")
 INIT_FILE = "init_box.txt"
+VISIBLE_FILE = "visible.txt"
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg")
 
 
@@ -30,12 +33,15 @@ class Sequence:
         init_box: the box to start on in the first frame.
         truth: (frames, 4) float64, x, y, width, height in pixels; a row of nan where the target cannot
             be seen. None where the clip has no ground truth beyond its first box.
+        visible: (frames,) float64, share of the target that can be seen, 0..1; where the clip does not
+            say, 0 for the rows of nan and 1 for the others. None without truth.
     """
 
     name: str
     frames: FrameSource
     init_box: Box
     truth: NDArray[np.float64] | None
+    visible: NDArray[np.float64] | None
 
 
 def find_sequences(folder: Path, only: Iterable[str] = (), skip: Iterable[str] = ()) -> list[Sequence]:
@@ -51,9 +57,9 @@ def find_sequences(folder: Path, only: Iterable[str] = (), skip: Iterable[str] =
     """
     if not folder.is_dir():
         raise LightTrackError(f"{folder}: no such folder of sequences")
-    if _is_sequence(folder):
+    if is_sequence(folder):
         return [load_sequence(folder)]
-    found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and _is_sequence(path)}
+    found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and is_sequence(path)}
     if not found:
         raise LightTrackError(
             f"{folder}: no sequence in it (a sequence is a folder of frames or a video, beside "
@@ -94,7 +100,50 @@ def load_sequence(folder: Path) -> Sequence:
     first = boxes[0]
     if not np.all(np.isfinite(first)) or min(first[2:]) <= 0:
         raise LightTrackError(f"{boxes_path}: line 1 is {_line(first)}, expected a box of positive size to start on")
-    return Sequence(folder.name, frames, Box(*(float(value) for value in first)), truth)
+    visible = None if truth is None else _visible(folder / VISIBLE_FILE, truth)
+    return Sequence(folder.name, frames, Box(*(float(value) for value in first)), truth, visible)
+
+
+def save_scene(scene: Scene, folder: Path, on_frame: Callable[[], object] | None = None) -> Sequence:
+    """Write a generated scene as a sequence: `img/0001.jpg` .., `groundtruth.txt`, `visible.txt`.
+
+    Args:
+        scene: drawn frame by frame.
+        folder: made where it is missing; a sequence already in it is replaced.
+        on_frame: called after every frame, e.g. to move a progress bar.
+
+    Raises:
+        LightTrackError: it cannot be written.
+    """
+    boxes, shares = [], []
+    try:
+        (folder / "img").mkdir(parents=True, exist_ok=True)
+        for old in (folder / "img").glob("*.jpg"):
+            old.unlink()
+        for index, frame in enumerate(scene):
+            path = folder / "img" / f"{index + 1:04d}.jpg"
+            path.write_bytes(cv2.imencode(".jpg", frame.image, (cv2.IMWRITE_JPEG_QUALITY, 95))[1].tobytes())
+            boxes.append(",".join("nan" if frame.truth is None else f"{value:.2f}" for value in frame.box))
+            shares.append(f"{frame.visible:.3f}")
+            if on_frame is not None:
+                on_frame()
+        (folder / TRUTH_FILES[0]).write_text("\n".join(boxes) + "\n", encoding="utf-8")
+        (folder / VISIBLE_FILE).write_text("\n".join(shares) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise LightTrackError(f"{folder}: cannot be written ({error.strerror})") from None
+    return load_sequence(folder)
+
+
+def sequence_of(source: str) -> Sequence | None:
+    """The sequence that a folder or a video is part of, with its boxes; None where no boxes lie beside it."""
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    if not path.exists() or not is_sequence(folder):
+        return None
+    sequence = load_sequence(folder)
+    if path.is_file() and not (isinstance(sequence.frames, VideoFile) and sequence.frames.path == path):
+        return None
+    return sequence
 
 
 def read_boxes(path: Path) -> NDArray[np.float64]:
@@ -125,7 +174,19 @@ def read_boxes(path: Path) -> NDArray[np.float64]:
     return boxes
 
 
-def _is_sequence(folder: Path) -> bool:
+def _visible(path: Path, truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    if not path.is_file():
+        return np.asarray(np.isfinite(truth).all(axis=1), np.float64)
+    try:
+        shares = np.array([float(line) for line in path.read_text(encoding="utf-8").split()])
+    except (OSError, ValueError) as error:
+        raise LightTrackError(f"{path}: cannot be read ({error})") from None
+    if len(shares) != len(truth) or not ((shares >= 0) & (shares <= 1)).all():
+        raise LightTrackError(f"{path}: expected {len(truth)} lines from 0 to 1, found {len(shares)}")
+    return shares
+
+
+def is_sequence(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (*TRUTH_FILES, INIT_FILE))
 
 

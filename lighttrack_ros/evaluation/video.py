@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation.scene import DEFAULT_SEED, Scene
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".webp")
 # What the FFmpeg inside the OpenCV wheels can write; avc1 (H.264) is not among it, for its licence.
@@ -43,21 +44,30 @@ class FrameSource(Protocol):
         ...
 
 
-def open_source(source: str) -> FrameSource:
-    """Frames of a folder of images, a video file, a camera's index ("0") or a stream's URL.
+def open_source(source: str, size: tuple[int, int] = (640, 480), fps: float = _DEFAULT_FPS) -> FrameSource:
+    """Frames of a folder of images, a video file, a camera's index ("0"), a stream's URL, or the generated scene.
+
+    Args:
+        source: a path, an index, a URL; "scene" or "scene:SEED" for the generated one.
+        size: width, height of the generated scene, pixels.
+        fps: of the generated scene and of a folder of images, which have no rate of their own.
 
     Raises:
         LightTrackError: nothing there, or nothing in it that can be decoded.
     """
     path = Path(source)
     if path.is_dir():
-        return ImageFolder(path)
+        return ImageFolder(path, fps)
     if path.is_file():
         return VideoFile(path)
     if re.fullmatch(r"\d+", source) or "://" in source:
         return Camera(source)
+    generated = re.fullmatch(r"scene(?::(\d+))?", source)
+    if generated:
+        return GeneratedScene(int(generated[1] or DEFAULT_SEED), size, fps)
     raise LightTrackError(
-        f"{source}: no such file or folder (expected a video, a folder of images, a camera's index such as 0, or a URL)"
+        f"{source}: no such file or folder (expected a video, a folder of images, a camera's index such as 0, "
+        "a URL, or scene[:SEED] for the generated one)"
     )
 
 
@@ -122,6 +132,19 @@ class Camera:
         yield from _read(self._capture, f"{self.name}: it opened but gave no frame (is another program using it?)")
 
 
+class GeneratedScene:
+    """The generated drone scene as a source: ten seconds, the same for the same seed."""
+
+    def __init__(self, seed: int, size: tuple[int, int], fps: float) -> None:
+        self.name = f"scene {seed}"
+        self.fps = fps
+        self.scene = Scene(seed, *size, fps)
+        self.count: int | None = len(self.scene)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (frame.image for frame in self.scene)
+
+
 class VideoWriter:
     """An annotated video, opened before the first frame is tracked so that a bad path costs no run.
 
@@ -155,6 +178,18 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`1280x720` as (width, height).
+
+    Raises:
+        LightTrackError: not two whole numbers from 64 to 4096.
+    """
+    size = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not size or not all(64 <= int(side) <= 4096 for side in size.groups()):
+        raise LightTrackError(f"--size is {text!r}, expected WIDTHxHEIGHT, 64 to 4096 each, e.g. 1280x720")
+    return int(size[1]), int(size[2])
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

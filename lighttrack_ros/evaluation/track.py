@@ -1,0 +1,167 @@
+"""Follow one target through a video, a folder of frames or a camera, without ROS.
+
+The same session as in the node decides what may be believed, so the states here are those that the
+node would publish.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lighttrack_ros.drawing import draw_target
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation import metrics
+from lighttrack_ros.evaluation.sequences import sequence_of
+from lighttrack_ros.evaluation.video import FrameSource, GeneratedScene, VideoWriter, check_writable, open_source
+from lighttrack_ros.geometry import Box
+from lighttrack_ros.image import from_bgr
+from lighttrack_ros.models import DEFAULT_MODEL, load_model
+from lighttrack_ros.session import Report, Session, State
+from lighttrack_ros.trackers import create_tracker
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", help="a video, a folder of images, a camera's index (0), a stream's URL, or scene[:SEED]"
+    )
+    parser.add_argument(
+        "--box",
+        metavar="X,Y,W,H",
+        help="the target in the first frame: left, top, width, height, pixels; "
+        "may be left out where the source comes with a box (groundtruth.txt, init_box.txt, scene)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write an annotated video (.mp4, .webm, .avi, .mkv)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write box, state and confidence of every frame")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
+    parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads a step; 0: the backend chooses")
+    parser.add_argument(
+        "--frames", type=int, default=0, metavar="N", help="stop after N frames; 0: at the end (Ctrl-C)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.frames < 0:
+        raise LightTrackError(f"--frames is {args.frames}, expected 0 (all) or more")
+    source = open_source(args.source)
+    box = parse_box(args.box) if args.box is not None else first_box(args.source, source)
+    # All that can be found wrong is found before the first frame is tracked.
+    if args.json is not None:
+        check_writable(args.json)
+    model = load_model(args.model)
+    with contextlib.ExitStack() as stack:
+        tracker = create_tracker(model, args.backend, args.threads)
+        stack.callback(tracker.close)
+        frames = iter(source)
+        first = next(frames)
+        session = Session(tracker, model.session)
+        session.start(from_bgr(first), box)
+        writer = None
+        if args.out is not None:
+            writer = stack.enter_context(VideoWriter(args.out, first.shape[1], first.shape[0], source.fps))
+        records, seconds, interrupted = _follow(session, first, box, frames, source, args.frames, writer)
+    step_times = metrics.step_times(seconds)
+    if args.json is not None:
+        document = {"source": args.source, "model": model.name, "step_ms": _finite(vars(step_times)), "frames": records}
+        args.json.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    counts = Counter(record["state"] for record in records)
+    states = ", ".join(
+        f"{counts[state.name.lower()]} {state.name.lower()}" for state in State if counts[state.name.lower()]
+    )
+    print(f"{len(records)} frames: {states}; a step takes {step_times.p50:.1f} ms (p95 {step_times.p95:.1f})")
+    for path in (args.out, args.json):
+        if path is not None:
+            print(path)
+    # A camera has no end of its own: there, Ctrl-C is how one stops.
+    return 130 if interrupted and source.count is not None else 0
+
+
+def first_box(name: str, source: FrameSource) -> Box:
+    """The box to start on, of a source that comes with one: a scene, a sequence, a video beside its boxes.
+
+    Raises:
+        LightTrackError: it does not.
+    """
+    if isinstance(source, GeneratedScene):
+        return source.scene[0].box
+    sequence = sequence_of(name)
+    if sequence is None:
+        raise LightTrackError("--box is missing: which target? (left,top,width,height in the first frame, pixels)")
+    return sequence.init_box
+
+
+def parse_box(text: str) -> Box:
+    """`x,y,w,h` as a box.
+
+    Raises:
+        LightTrackError: not four finite numbers, or no positive size.
+    """
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 4 or not np.all(np.isfinite(values)) or min(values[2:]) <= 0:
+        raise LightTrackError(f"--box is {text!r}, expected left,top,width,height in pixels, e.g. 316,140,112,116")
+    return Box(*values)
+
+
+def _follow(
+    session: Session,
+    first: NDArray[np.uint8],
+    box: Box,
+    frames: Iterator[NDArray[np.uint8]],
+    source: FrameSource,
+    limit: int,
+    writer: VideoWriter | None,
+) -> tuple[list[dict[str, Any]], list[float], bool]:
+    """Step through the frames; returns one record a frame, the steps' seconds, and whether Ctrl-C ended it."""
+    records: list[dict[str, Any]] = []
+    seconds: list[float] = []
+    total = min(source.count or limit, limit or source.count or 0) or None
+
+    def record(image: NDArray[np.uint8], report: Report) -> None:
+        records.append(
+            {
+                "index": len(records),
+                "state": report.state.name.lower(),
+                "box": [round(float(value), 3) for value in report.box],
+                "confidence": round(float(report.confidence), 4),
+            }
+        )
+        if writer is not None:
+            annotated = image.copy()
+            draw_target(annotated, report.box, report.state, report.confidence)
+            writer.write(annotated)
+
+    with tqdm(total=total, unit="frame", desc=source.name, disable=None) as bar:
+        try:
+            record(first, Report(State.TRACKING, box, 1.0))
+            bar.update()
+            while limit == 0 or len(records) < limit:
+                image = next(frames, None)
+                if image is None:
+                    break
+                start = time.perf_counter()
+                report = session.step(from_bgr(image))
+                seconds.append(time.perf_counter() - start)
+                record(image, report)
+                bar.set_postfix_str(f"{report.state.name.lower()} {report.confidence:.2f}", refresh=False)
+                bar.update()
+        except KeyboardInterrupt:
+            return records, seconds, True
+    return records, seconds, False
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}

@@ -1,0 +1,314 @@
+"""The whole thing at work: a camera, the tracker node and an observer, three processes over real ROS 2.
+
+The camera is `lighttrack replay`, the node runs as it would on a robot, and this process points at the
+target once, listens, and writes what came of it: a video, a contact sheet, and the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+from tqdm import tqdm
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation import report
+from lighttrack_ros.evaluation.evaluate import describe_machine
+from lighttrack_ros.evaluation.scene import DEFAULT_SEED, Scene
+from lighttrack_ros.evaluation.sequences import Sequence, save_scene, sequence_of
+from lighttrack_ros.evaluation.track import parse_box
+from lighttrack_ros.evaluation.video import FrameSource, check_writable, open_source, parse_size
+from lighttrack_ros.geometry import Box
+from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
+from lighttrack_ros.node.transport import transport_environment, tune_malloc
+from lighttrack_ros.session import State
+
+_START_LIMIT = 90.0  # seconds for the node to load its model on a slow machine
+_TARGET_ID = "demo"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--video", metavar="FILE", help="a video or a folder of images (default: the generated scene)")
+    parser.add_argument("--box", metavar="X,Y,W,H", help="the target in the video's first frame, pixels")
+    parser.add_argument("--rate", type=float, help="frames a second (default: the video's own, the scene's 30)")
+    parser.add_argument("--size", default="640x480", help="of the generated scene (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the generated scene (default: %(default)s)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
+    parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/demo"), help="folder for the results (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    # Whatever can be wrong with the arguments is found before anything is started.
+    if args.rate is not None and not 0 < args.rate <= 1000:
+        raise LightTrackError(f"--rate is {args.rate}, expected frames a second, more than 0")
+    model = load_model(args.model)
+    paths = {name: args.out / f"demo.{suffix}" for name, suffix in _RESULTS.items()}
+    for path in paths.values():
+        check_writable(path)
+    film = _film(args)
+    observations, sent = _run_processes(film, model, args)
+    result = report.Run(
+        title=f"{film.title}, tracked by {model.name}",
+        subtitle=f"camera, node and observer in three processes over ROS 2; {describe_machine()}",
+        fps=film.fps,
+        sent=sent,
+        observations=observations,
+        truth=None if film.sequence is None or film.sequence.truth is None else film.sequence.truth[:sent],
+        visible=None if film.sequence is None or film.sequence.visible is None else film.sequence.visible[:sent],
+    )
+    report.write_video(paths["video"], film.frames, result)
+    cv2.imwrite(str(paths["sheet"]), report.draw_contact_sheet(film.frames, result))
+    figures = {"model": model.name, "source": film.source, "machine": describe_machine(), **result.figures()}
+    paths["figures"].write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    _print_summary(figures)
+    for name, path in paths.items():
+        print(f"{name:8} {path}")
+    return 0
+
+
+_RESULTS = {"video": "mp4", "sheet": "png", "figures": "json"}
+
+
+@dataclass(frozen=True)
+class _Film:
+    """What the camera shows."""
+
+    title: str
+    source: str  # for `lighttrack replay`
+    frames: FrameSource
+    fps: float
+    box: Box
+    sequence: Sequence | None  # where there is a truth
+
+
+def _film(args: argparse.Namespace) -> _Film:
+    if args.video is None:
+        if args.box is not None:
+            raise LightTrackError("--box goes with --video: the generated scene knows its target")
+        fps = args.rate or 30.0
+        scene = Scene(args.seed, *parse_size(args.size), fps)
+        folder = args.out / "scene"
+        with tqdm(desc="painting the scene", total=len(scene), unit="frame", leave=False, disable=None) as bar:
+            painted = save_scene(scene, folder, bar.update)
+        title = f"generated scene {args.seed}, {args.size}"
+        return _Film(title, str(folder), painted.frames, fps, painted.init_box, painted)
+    frames = open_source(args.video)
+    if frames.count is None:
+        raise LightTrackError(
+            f"{args.video}: the demo needs a video or a folder, to draw on afterwards; for a live camera use "
+            "`lighttrack track` or `lighttrack replay`"
+        )
+    sequence = sequence_of(args.video)
+    if args.box is not None:
+        box = parse_box(args.box)
+        if sequence is not None and box != sequence.init_box:
+            sequence = None  # another target than the one whose truth lies there
+    elif sequence is not None:
+        box = sequence.init_box
+    else:
+        raise LightTrackError("--box is missing: which target? (left,top,width,height in the first frame, pixels)")
+    first = next(iter(frames))
+    height, width = first.shape[:2]
+    if box.x >= width or box.y >= height or box.x + box.width <= 0 or box.y + box.height <= 0:
+        raise LightTrackError(f"--box {','.join(f'{v:g}' for v in box)} lies outside the {width}x{height} frame")
+    return _Film(f"{frames.name}, {width}x{height}", args.video, frames, args.rate or frames.fps, box, sequence)
+
+
+def _run_processes(film: _Film, model: Model, args: argparse.Namespace) -> tuple[dict[int, report.Observation], int]:
+    """Start the node and the camera, watch the target; returns the observations by frame, and the frames sent."""
+    os.environ.update(transport_environment())
+    tune_malloc()
+    # Nobody else's topics, and nobody else's network.
+    namespace = f"/lighttrack_demo_{os.getpid()}"
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    log_path, stamps_path = args.out / "node.log", args.out / "stamps.csv"
+    stamps_path.unlink(missing_ok=True)
+    node_command = [
+        sys.executable, "-m", "lighttrack_ros.node", "--ros-args", "-r", f"__ns:={namespace}",
+        "-p", f"model:={model.folder.resolve()}", "-p", f"backend:={args.backend}",
+    ]  # fmt: skip
+    camera_command = [
+        sys.executable, "-m", "lighttrack_ros", "replay", film.source, "--topic", f"{namespace}/image",
+        "--rate", str(film.fps), "--preload", "--log", str(stamps_path),
+    ]  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_interruptible())
+        log = stack.enter_context(log_path.open("w+", encoding="utf-8"))
+        node = stack.enter_context(_process(node_command, log))
+        observer = stack.enter_context(_Observer(namespace))
+        print(f"node: {model.name}; its log is {log_path}")
+        observer.wait_for_node(node, log_path)
+        observer.point_at(film.box)
+        camera_log = stack.enter_context((args.out / "camera.log").open("w+", encoding="utf-8"))
+        camera = stack.enter_context(_process(camera_command, camera_log))
+        observer.watch(camera, node, film, log_path, args.out / "camera.log")
+    stamps = _stamps(stamps_path)
+    observations = {}
+    for stamp, message, arrival in observer.received:
+        index = stamps.get(stamp)
+        if index is not None:
+            observations[index] = report.Observation(
+                index=index,
+                box=Box(message.x, message.y, message.width, message.height),
+                state=State(message.state),
+                confidence=float(message.confidence),
+                latency=(arrival - stamp) / 1e9,
+                processing=float(message.processing_time),
+            )
+    if not observations:
+        raise LightTrackError(f"the node answered none of {len(stamps)} frames; see {log_path}")
+    return observations, len(stamps)
+
+
+class _Observer:
+    """This process's own node: sends the box, receives the targets."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self.received: list[tuple[int, Any, int]] = []  # image stamp (ns), message, arrival (ns)
+
+    def __enter__(self) -> _Observer:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
+
+        from lighttrack_ros.msg import InitBox, TrackedTarget
+
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node("observer", namespace=self._namespace, start_parameter_services=False)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._init_type = InitBox
+        self._init = self._node.create_publisher(InitBox, "init_box", 1)
+        self._node.create_subscription(TrackedTarget, "tracker/target", self._on_target, 50)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import rclpy
+
+        self._executor.shutdown(timeout_sec=1)
+        self._node.destroy_node()
+        rclpy.shutdown()
+
+    def _on_target(self, message: Any) -> None:
+        arrival = time.time_ns()
+        if message.target_id == _TARGET_ID:
+            stamp = message.header.stamp
+            self.received.append((stamp.sec * 1_000_000_000 + stamp.nanosec, message, arrival))
+
+    def wait_for_node(self, node: subprocess.Popen[str], log_path: Path) -> None:
+        limit = time.monotonic() + _START_LIMIT
+        while self._init.get_subscription_count() == 0 or self._node.count_publishers("tracker/target") == 0:
+            self._executor.spin_once(timeout_sec=0.05)
+            if node.poll() is not None:
+                raise LightTrackError(f"the node ended at once ({_last_words(log_path)}); its log is {log_path}")
+            if time.monotonic() > limit:
+                raise LightTrackError(f"the node was not ready in {_START_LIMIT:.0f} s; its log is {log_path}")
+
+    def point_at(self, box: Box) -> None:
+        """Name the target. No stamp: it is in the next image, which is the camera's first."""
+        message = self._init_type()
+        message.x, message.y, message.width, message.height = (float(value) for value in box)
+        message.target_id = _TARGET_ID
+        self._init.publish(message)
+        limit = time.monotonic() + 0.5
+        while time.monotonic() < limit:
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def watch(
+        self, camera: subprocess.Popen[str], node: subprocess.Popen[str], film: _Film, log_path: Path, camera_log: Path
+    ) -> None:
+        """Listen until the camera has ended and the node has answered its last frame."""
+        with tqdm(total=film.frames.count, desc="tracking", unit="frame", disable=None) as bar:
+            last_report, quiet_since = time.monotonic(), time.monotonic()
+            while True:
+                before = len(self.received)
+                self._executor.spin_once(timeout_sec=0.05)
+                if len(self.received) > before:
+                    quiet_since = time.monotonic()
+                    stamp, message, arrival = self.received[-1]
+                    words = f"{State(message.state).name.lower()} {message.confidence:.2f}, {(arrival - stamp) / 1e6:.1f} ms"
+                    bar.set_postfix_str(words, refresh=False)
+                    bar.update()
+                    if bar.disable and time.monotonic() - last_report > 2:
+                        print(f"{len(self.received)} frames: {words}", flush=True)
+                        last_report = time.monotonic()
+                if node.poll() is not None:
+                    raise LightTrackError(f"the node ended ({_last_words(log_path)}); its log is {log_path}")
+                if camera.poll() is not None and time.monotonic() - quiet_since > 0.5:
+                    if camera.returncode != 0:
+                        raise LightTrackError(f"the camera failed ({_last_words(camera_log)})")
+                    return
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM end the demo as Ctrl-C does; put the handlers back in the end."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _process(command: list[str], log: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """A child out of the terminal's reach: Ctrl-C comes to this process, which ends its children in order."""
+    child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    try:
+        yield child
+    finally:
+        # A second Ctrl-C must not leave a child, and its shared memory, behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)
+            try:
+                child.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def _stamps(path: Path) -> dict[int, int]:
+    """Stamp (ns) of every frame that the camera sent, to its index."""
+    lines = path.read_text(encoding="utf-8").split() if path.is_file() else []
+    pairs = (line.split(",") for line in lines)
+    return {int(stamp): int(index) for index, stamp in pairs}
+
+
+def _last_words(path: Path) -> str:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def _print_summary(figures: dict[str, Any]) -> None:
+    frames, latency, score = figures["frames"], figures["latency_ms"], figures["accuracy"]
+    print(f"frames   {frames['answered']} answered of {frames['sent']}, {frames['dropped']} dropped")
+    print(
+        f"latency  p50 {latency['p50']:.1f} ms, p95 {latency['p95']:.1f}, p99 {latency['p99']:.1f}, "
+        f"max {latency['max']:.1f} (image stamp to box received)"
+    )
+    if score is not None:
+        print(
+            f"accuracy mean IoU {score['iou']:.3f}, AUC {score['auc']:.3f}, over 0.5: {score['sr50']:.3f}, "
+            f"within 20 px: {score['precision20']:.3f} ({score['frames']} frames with the target in sight)"
+        )
+    states = ", ".join(f"{count} {name}" for name, count in figures["states"].items())
+    print(f"states   {states}")
