@@ -14,6 +14,7 @@ from lighttrack_ros.models import Graphs, LightTrackHyperParameters, MixFormerV2
 from lighttrack_ros.networks.mixformerv2 import MEAN, STD
 from lighttrack_ros.trackers import mixformerv2
 from lighttrack_ros.trackers.mixformerv2 import MixFormerV2Tracker
+from lighttrack_ros.trackers.search_region import clip
 
 BLOCKS = 3
 
@@ -129,8 +130,8 @@ def test_crops_equal_the_authors(script, trace):
 def test_clipping_equals_the_authors(trace):
     height, width = trace["frame"].shape[:2]
     for (x, y, w, h), expected in zip(trace["clip_in"], trace["clip_out"], strict=True):
-        left, clipped_width = mixformerv2._clip(x, x + w, width)
-        top, clipped_height = mixformerv2._clip(y, y + h, height)
+        left, clipped_width = clip(x, x + w, width)
+        top, clipped_height = clip(y, y + h, height)
         np.testing.assert_allclose((left, top, clipped_width, clipped_height), expected, rtol=0, atol=1e-9)
 
 
@@ -255,7 +256,5 @@ def test_an_answer_that_is_not_finite_is_an_error(script, frames):
 
 def test_another_trackers_model_is_refused():
     model = make_model(tracker="lighttrack", hyper_parameters=LightTrackHyperParameters())
-    with pytest.raises(
-        LightTrackError, match="for the tracker 'lighttrack', not for 'mixformerv2'"
-    ):
+    with pytest.raises(LightTrackError, match="for the tracker 'lighttrack', not for 'mixformerv2'"):
         MixFormerV2Tracker(model)

@@ -11,7 +11,6 @@ import math
 import time
 
 import numpy as np
-import numpy.typing as npt
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
@@ -21,9 +20,7 @@ from lighttrack_ros.runtime import load_engine
 from lighttrack_ros.runtime.engine import Tensor
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
-
-_MARGIN = 10.0  # pixels of a box that stay inside the frame, and the least that its sides measure
-_BLACK = np.zeros(3, np.uint8)
+from lighttrack_ros.trackers.search_region import crop_region, place_in_frame, within
 
 
 class MixFormerV2Tracker(Tracker):
@@ -53,9 +50,8 @@ class MixFormerV2Tracker(Tracker):
 
     def init(self, frame: Frame, box: Box) -> None:
         check_box(frame, box)
-        # The limit of every later frame; without it a huge box would ask for a huge crop.
-        box = Box(box.x, box.y, min(box.width, float(frame.width)), min(box.height, float(frame.height)))
-        self._crop(frame, box, self._parameters.template_factor, self._template)
+        box = within(frame, box)
+        crop_region(self._cropper, frame, box, self._parameters.template_factor, self._template)
         self._box = box
         self._frames = 0
         self._start_interval()
@@ -67,23 +63,17 @@ class MixFormerV2Tracker(Tracker):
         if self._box is None:
             raise LightTrackError("the tracker has no target: call init with a box first")
         parameters = self._parameters
-        side = self._crop(frame, self._box, parameters.search_factor, self._search.input_buffers["crop"])
+        crop = self._search.input_buffers["crop"]
+        side = crop_region(self._cropper, frame, self._box, parameters.search_factor, crop)
         outputs = self._search.run({})
-        # The map back takes the crop's centre for the box's: its rounding is left out, as published.
-        offset_x, offset_y, width, height = (side * value for value in np.asarray(outputs["box"])[0].tolist())
-        score: float = np.asarray(outputs["score"]).item()
-        if not math.isfinite(offset_x + offset_y + width + height + score):
-            raise LightTrackError("the network gave a box or score that is not finite: the engine is broken")
-        centre_x, centre_y = self._box.centre
-        left = centre_x - side / 2 + offset_x - width / 2
-        top = centre_y - side / 2 + offset_y - height / 2
-        x, width = _clip(left, left + width, frame.width)
-        y, height = _clip(top, top + height, frame.height)
-        box = self._box = Box(x, y, width, height)
+        score = float(np.asarray(outputs["score"])[0])
+        if not math.isfinite(score):
+            raise LightTrackError("the network gave a score that is not finite: the engine is broken")
+        box = self._box = place_in_frame(np.asarray(outputs["box"])[0].tolist(), self._box, side, frame)
 
         if score > max(parameters.update_score, self._best_score):
             self._best_score = score
-            self._crop(frame, box, parameters.template_factor, self._candidate)
+            crop_region(self._cropper, frame, box, parameters.template_factor, self._candidate)
         self._frames += 1
         if self._frames % parameters.update_interval == 0:
             if not np.array_equal(self._online, self._candidate):
@@ -122,39 +112,9 @@ class MixFormerV2Tracker(Tracker):
         while self.idle_work():
             pass
 
-    def _crop(self, frame: Frame, box: Box, factor: float, out: npt.NDArray[np.uint8]) -> int:
-        """The square round a box into `out`; returns its side in pixels of the frame."""
-        side = math.ceil(math.sqrt(box.area) * factor)
-        centre_x, centre_y = box.centre
-        x0, y0 = round(centre_x - side / 2), round(centre_y - side / 2)
-        # The authors' padding begins one pixel early on the right and at the bottom.
-        seen = _Trimmed(frame, frame.width - (x0 + side >= frame.width), frame.height - (y0 + side >= frame.height))
-        self._cropper.crop(seen, x0, y0, side, _BLACK, out)
-        return side
-
     def _warm_up(self) -> None:
         """The first run of an engine allocates, and is no measure of the next; it must not be the first frame's."""
         for _ in range(2):
             self._next_block = 0
             self._renew()
         self._search.run({})
-
-
-class _Trimmed(Frame):
-    """The top-left part of a frame."""
-
-    def __init__(self, frame: Frame, width: int, height: int) -> None:
-        self._frame, self.width, self.height = frame, width, height
-
-    def region(self, x0: int, y0: int, x1: int, y1: int) -> npt.NDArray[np.uint8]:
-        return self._frame.region(x0, y0, x1, y1)
-
-    def mean_colour(self) -> npt.NDArray[np.float64]:
-        return self._frame.mean_colour()
-
-
-def _clip(start: float, end: float, size: int) -> tuple[float, float]:
-    """Start and length of an interval of which the margin stays within 0..size."""
-    margin = min(_MARGIN, float(size))
-    start = min(max(0.0, start), size - margin)
-    return start, max(margin, min(max(margin, end), float(size)) - start)
