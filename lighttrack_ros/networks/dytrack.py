@@ -1,0 +1,297 @@
+"""DyTrack (TNNLS 2025): a transformer tracker that stops after as many blocks as a frame needs.
+
+What the paper's abstract states is here: exits on intermediate layers of one transformer, a decision
+learned per exit, features of a rejected exit used again by the next. The rest of the paper was not
+available: how each of these is done is this project's own design (docs/dytrack.md tells which is which),
+and so is that the template does not look at the search image, which lets its share be computed once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.networks.checkpoint import load_strictly
+from lighttrack_ros.networks.transformer import PATCH, Block, KeysValues, PatchEmbedding
+
+# What the network expects its input to be: RGB, (value / 255 - MEAN) / STD.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that decides the network's shape; image sides in pixels, multiples of 16."""
+
+    channels: int
+    exit_channels: int
+    exits: tuple[int, ...] = (3, 6, 9, 12)  # blocks done at each exit
+    template_size: int = 128
+    search_size: int = 256
+
+    def __post_init__(self) -> None:
+        if not self.exits or min(self.exits) < 1 or list(self.exits) != sorted(set(self.exits)):
+            raise LightTrackError(f"exits {self.exits}: expected counts of blocks, rising, e.g. (3, 6, 9, 12)")
+
+    def __str__(self) -> str:
+        return f"{self.search_size}_channels{self.channels}_exits_{'_'.join(map(str, self.exits))}"
+
+    @property
+    def depth(self) -> int:
+        return self.exits[-1]
+
+    @property
+    def cells(self) -> int:
+        """Of the search image along one side."""
+        return self.search_size // PATCH
+
+    def blocks_of(self, stage: int) -> range:
+        """Indices of the blocks between the exit before and exit `stage`."""
+        return range(*((0, *self.exits)[stage : stage + 2]))
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Architecture:
+        """The architecture that a checkpoint's tensors were made for.
+
+        Raises:
+            LightTrackError: not the tensors of a DyTrack.
+        """
+
+        def shape(name: str, dimensions: int) -> tuple[int, ...]:
+            if name not in tensors or tensors[name].dim() != dimensions:
+                found = tuple(tensors[name].shape) if name in tensors else "missing"
+                raise LightTrackError(f"not a DyTrack checkpoint: {name} is {found}")
+            return tuple(tensors[name].shape)
+
+        shape("exit_blocks", 1)
+        return cls(
+            channels=shape("patch_embed.proj.weight", 4)[0],
+            exit_channels=shape("exits.0.neck.weight", 2)[0],
+            exits=tuple(tensors["exit_blocks"].tolist()),
+            template_size=math.isqrt(shape("pos_embed_template", 3)[1]) * PATCH,
+            search_size=math.isqrt(shape("pos_embed_search", 3)[1]) * PATCH,
+        )
+
+
+SMALL = Architecture(channels=384, exit_channels=192)
+BASE = Architecture(channels=768, exit_channels=256)
+
+
+class TemplateShare(NamedTuple):
+    """What the frames need of a template; computed once.
+
+    Attributes:
+        keys_values: of every block.
+        means: of every exit, (B, exit channels): the template's features, averaged.
+        tokens: of every exit, (B, template tokens, channels); for distillation only.
+    """
+
+    keys_values: list[KeysValues]
+    means: list[Tensor]
+    tokens: list[Tensor]
+
+
+class Passed(NamedTuple):
+    """What one exit hands to the next stage; n = architecture.cells.
+
+    Attributes:
+        tokens: (B, n * n, channels) of the search image.
+        features: (B, exit channels, n, n), g of the exit that did not stop.
+        centre: (B, 1, n, n), its centre map.
+        quality: (B,), its verdict.
+    """
+
+    tokens: Tensor
+    features: Tensor
+    centre: Tensor
+    quality: Tensor
+
+
+class Prediction(NamedTuple):
+    """One exit's answer.
+
+    Attributes:
+        box: (B, 4), centre x, centre y, width, height in sides of the search image.
+        quality: (B,), 0..1, the overlap that it expects of its box.
+        centre_logits: (B, 1, n, n).
+        offset: (B, 2, n, n), x, y of the centre in its cell, in cells.
+        size: (B, 2, n, n), width, height in sides of the search image.
+    """
+
+    box: Tensor
+    quality: Tensor
+    centre_logits: Tensor
+    offset: Tensor
+    size: Tensor
+
+
+class DyTrack(nn.Module):
+    """The network of one architecture. Images are RGB, (B, 3, side, side) float32, normalised by MEAN and STD."""
+
+    exit_blocks: Tensor
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        channels = architecture.channels
+        self.register_buffer("exit_blocks", torch.tensor(architecture.exits))  # so that a checkpoint tells them
+        self.patch_embed = PatchEmbedding(channels)
+        self.pos_embed_template = nn.Parameter(torch.zeros(1, (architecture.template_size // PATCH) ** 2, channels))
+        self.pos_embed_search = nn.Parameter(torch.zeros(1, architecture.cells**2, channels))
+        blocks = nn.ModuleList(Block(channels, 4 * channels) for _ in range(architecture.depth))
+        self.blocks = cast("Sequence[Block]", blocks)  # what torch's own types do not tell
+        exits = nn.ModuleList(_Exit(architecture, first=index == 0) for index in range(len(architecture.exits)))
+        self.exits = cast("Sequence[_Exit]", exits)
+        self.apply(_initialise)
+        for position in (self.pos_embed_template, self.pos_embed_search):
+            nn.init.trunc_normal_(position, std=0.02)
+        for exit_ in self.exits:
+            exit_.start()
+
+    def forward(self, template: Tensor, search: Tensor) -> list[Prediction]:
+        """Every exit's answer: the reference for running stage by stage, and what training needs."""
+        share = self.template_share(template)
+        passed: Tensor | Passed = search
+        predictions = []
+        for index in range(len(self.exits)):
+            passed, prediction = self.stage(index, passed, share)
+            predictions.append(prediction)
+        return predictions
+
+    def template_share(self, template: Tensor) -> TemplateShare:
+        """What `stage` needs of a template image."""
+        tokens = self.patch_embed(template) + self.pos_embed_template
+        share = TemplateShare([], [], [])
+        for index, exit_ in enumerate(self.exits):
+            for block in self.architecture.blocks_of(index):
+                share.keys_values.append(self.blocks[block].keys_values(tokens))
+                tokens = self.blocks[block].attend(tokens, share.keys_values[-1])
+            share.tokens.append(tokens)
+            share.means.append(exit_.project(tokens).mean(1))
+        return share
+
+    def stage(self, index: int, before: Tensor | Passed, share: TemplateShare) -> tuple[Passed, Prediction]:
+        """The blocks between two exits, and the second of these.
+
+        Args:
+            index: of the stage and its exit, from 0.
+            before: what stage `index - 1` passed on; for the first the search image.
+            share: of the template.
+        """
+        previous = before if isinstance(before, Passed) else None
+        tokens = before.tokens if isinstance(before, Passed) else self.patch_embed(before) + self.pos_embed_search
+        for number in self.architecture.blocks_of(index):
+            block, template = self.blocks[number], share.keys_values[number]
+            own = block.keys_values(tokens)
+            seen = KeysValues(torch.cat((template.keys, own.keys), 2), torch.cat((template.values, own.values), 2))
+            tokens = block.attend(tokens, seen)
+        return self.exits[index](tokens, share.means[index], previous)  # type: ignore[no-any-return]
+
+
+def load(tensors: Mapping[str, Tensor]) -> DyTrack:
+    """The network that a checkpoint's tensors describe, float32, in evaluation mode.
+
+    Raises:
+        LightTrackError: they do not fit; see `load_strictly`.
+    """
+    architecture = Architecture.of(tensors)
+    return load_strictly(DyTrack(architecture), tensors, f"a DyTrack {architecture}")
+
+
+class _Exit(nn.Module):
+    """Neck, box head and decision. Symbols in comments are those of docs/dytrack.md."""
+
+    corners: Tensor
+
+    def __init__(self, architecture: Architecture, first: bool) -> None:
+        super().__init__()
+        channels = architecture.exit_channels
+        self.cells = architecture.cells
+        rows, columns = torch.meshgrid(torch.arange(self.cells), torch.arange(self.cells), indexing="ij")
+        self.register_buffer("corners", torch.stack((columns, rows)).flatten(1).float(), persistent=False)  # x, y
+        self.norm = nn.LayerNorm(architecture.channels, eps=1e-6)
+        self.neck = nn.Linear(architecture.channels, channels)  # A
+        if not first:
+            self.recycle = nn.Linear(channels, channels, bias=False)  # B
+            self.recycle_gain = nn.Parameter(torch.zeros(()))  # a: at 0 the exits are independent
+        self.centre = _Branch(channels if first else channels + 1, 1)  # the other channel: the previous centre map
+        self.offset = _Branch(channels, 2)
+        self.size = _Branch(channels, 2)
+        self.decision = nn.Sequential(nn.Linear(2 * channels + 3, channels), nn.ReLU(), nn.Linear(channels, 1))
+
+    def start(self) -> None:
+        """The values at the beginning of training that matter."""
+        nn.init.constant_(cast("Tensor", self.centre.out.bias), -2.19)  # a prior of 0.1, for the focal loss
+        if hasattr(self, "recycle"):
+            with torch.no_grad():
+                self.centre.first.pointwise.weight[:, -1] = 0
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """A n + bias: (B, tokens, exit channels) of (B, tokens, channels)."""
+        projected: Tensor = self.neck(self.norm(tokens))
+        return projected
+
+    def forward(self, tokens: Tensor, template_mean: Tensor, previous: Passed | None) -> tuple[Passed, Prediction]:
+        features = self.project(tokens).transpose(1, 2).unflatten(2, (self.cells, self.cells))
+        if previous is not None:
+            recycled = self.recycle(previous.features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            features = features + self.recycle_gain * recycled  # g
+        h = features.relu()
+        centre_logits = self.centre(h if previous is None else torch.cat((h, previous.centre), 1))
+        offset, size = self.offset(h), self.size(h).sigmoid()
+        centre = centre_logits.sigmoid()
+
+        log_weights = centre_logits.flatten(2).log_softmax(2)
+        weights = log_weights.exp()  # w
+        target = (weights * h.flatten(2)).sum(2)  # v
+        certainty = centre.flatten(1).amax(1)
+        entropy = -(weights * log_weights).sum((1, 2)) / math.log(self.cells**2)
+        earlier = torch.zeros_like(entropy) if previous is None else previous.quality
+        facts = torch.cat((target, template_mean, torch.stack((certainty, entropy, earlier), 1)), 1)
+        quality = self.decision(facts).sigmoid().squeeze(1)  # q
+
+        boxes = torch.cat(((self.corners + offset.flatten(2)) / self.cells, size.flatten(2)), 1)
+        best = centre.flatten(1).argmax(1)
+        box = boxes.gather(2, best[:, None, None].expand(-1, 4, 1)).squeeze(2)
+        return Passed(tokens, features, centre, quality), Prediction(box, quality, centre_logits, offset, size)
+
+
+class _Branch(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = _Separable(inputs, 128)
+        self.second = _Separable(128, 64)
+        self.out = nn.Conv2d(64, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.out(self.second(self.first(x)))
+        return y
+
+
+class _Separable(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
+        self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.pointwise(self.depthwise(x))).relu()
+        return y
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
