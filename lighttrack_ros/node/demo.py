@@ -241,7 +241,8 @@ class _Observer:
                 if len(self.received) > before:
                     quiet_since = time.monotonic()
                     stamp, message, arrival = self.received[-1]
-                    words = f"{State(message.state).name.lower()} {message.confidence:.2f}, {(arrival - stamp) / 1e6:.1f} ms"
+                    state = State(message.state).name.lower()
+                    words = f"{state} {message.confidence:.2f}, {(arrival - stamp) / 1e6:.1f} ms"
                     bar.set_postfix_str(words, refresh=False)
                     bar.update()
                     if bar.disable and time.monotonic() - last_report > 2:
