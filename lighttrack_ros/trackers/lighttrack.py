@@ -55,9 +55,8 @@ class LightTrackTracker(Tracker):
         self._target = _Target(centre_x, centre_y, width, height, fill, search)
 
     def update(self, frame: Frame) -> Estimate:
-        if self._target is None:
-            raise LightTrackError("the tracker has no target: call init with a box first")
-        target, search = self._target, self._target.search
+        target = self._known_target()
+        search = target.search
         context = context_side(target.width, target.height)
         scale = self._template_size / context  # crop pixels per frame pixel
         side = max(1, round_half_away(context + (search.side - self._template_size) / scale))
@@ -81,10 +80,29 @@ class LightTrackTracker(Tracker):
         left, top = target.centre_x - target.width / 2, target.centre_y - target.height / 2
         return Estimate(Box(max(0.0, left), max(0.0, top), target.width, target.height), found.score)
 
+    @property
+    def target(self) -> Box:
+        """Where the next frame is searched and how large the target is taken to be; set it to look elsewhere."""
+        target = self._known_target()
+        width, height = target.width, target.height
+        return Box(target.centre_x - width / 2, target.centre_y - height / 2, width, height)
+
+    @target.setter
+    def target(self, box: Box) -> None:
+        centre_x, centre_y = box.centre
+        self._target = self._known_target()._replace(
+            centre_x=centre_x, centre_y=centre_y, width=box.width, height=box.height
+        )
+
     def close(self) -> None:
         self._template_engine.close()
         for search in self._searches:
             search.engine.close()
+
+    def _known_target(self) -> _Target:
+        if self._target is None:
+            raise LightTrackError("the tracker has no target: call init with a box first")
+        return self._target
 
     def _warm_up(self) -> None:
         """The first run of an engine allocates; it must not be the first frame's."""
