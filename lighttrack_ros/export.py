@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from lighttrack_ros.networks.lighttrack import MEAN, STD, LightTrack
 from lighttrack_ros.runtime import load_engine
 
 OPSET = 17
+_Network = TypeVar("_Network", bound=nn.Module)
 _FREE = {"crop": {0: "side", 1: "side"}, "logits": {2: "n", 3: "n"}, "distances": {2: "n", 3: "n"}}
 _TOLERANCE = 1e-3  # of the largest value of an output; fp32 graphs stay a hundred times below
 
@@ -50,7 +51,8 @@ def export_lighttrack(
         LightTrackError: an output differs by more than a thousandth of its largest value.
     """
     network = copy.deepcopy(network).cpu().float().eval()
-    template, search = _Template(network), _Search(network)
+    on_bytes = with_folded_normalisation(network, "features.conv_stem")
+    template, search = _Template(on_bytes), _Search(on_bytes)
     crop = torch.zeros(template_size, template_size, 3, dtype=torch.uint8)
     export_graph(template, (crop,), template_graph, ["crop"], ["template_features"], _FREE)
     inputs, outputs = ["crop", "template_features"], ["logits", "distances"]
@@ -72,30 +74,47 @@ def export_lighttrack(
     return differences
 
 
-class _Graph(nn.Module):
-    """A network that takes bytes. The stem's weights carry the swap to RGB and the division by 255 STD;
-    the mean must be taken off before it, as the stem pads with zeros."""
+class OnBytes(nn.Module):
+    """Base of the modules that take bytes: uint8 HWC BGR to what a network with folded normalisation takes."""
 
     mean: Tensor
 
-    def __init__(self, network: LightTrack) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network)
-        stem = self.network.features.conv_stem
-        stem.weight = nn.Parameter((stem.weight / (255 * torch.tensor(STD).view(1, 3, 1, 1))).flip(1))
         self.register_buffer("mean", 255 * torch.tensor(MEAN).flip(0).view(1, 3, 1, 1))
 
     def image(self, crop: Tensor) -> Tensor:
+        """(1, 3, side, side) float32 of (side, side, 3) uint8 BGR."""
         # Transposed as bytes, shifted last: the other way round costs ONNX Runtime twenty times as much.
         return crop.permute(2, 0, 1).unsqueeze(0).float() - self.mean
 
 
-class _Template(_Graph):
+def with_folded_normalisation(network: _Network, first: str) -> _Network:
+    """A copy whose first convolution (by name) carries the swap to RGB and the division by 255 STD.
+
+    The mean must be taken off before it, as it may pad with zeros.
+    """
+    network = copy.deepcopy(network)
+    convolution = network.get_submodule(first)
+    scaled = cast(nn.Conv2d, convolution).weight / (255 * torch.tensor(STD).view(1, 3, 1, 1))
+    convolution.weight = nn.Parameter(scaled.flip(1))
+    return network
+
+
+class _Template(OnBytes):
+    def __init__(self, network: LightTrack) -> None:
+        super().__init__()
+        self.network = network
+
     def forward(self, crop: Tensor) -> Tensor:
         return self.network.template_features(self.image(crop))
 
 
-class _Search(_Graph):
+class _Search(OnBytes):
+    def __init__(self, network: LightTrack) -> None:
+        super().__init__()
+        self.network = network
+
     def forward(self, crop: Tensor, template_features: Tensor) -> tuple[Tensor, Tensor]:
         logits, distances = self.network(template_features, self.image(crop))
         return logits, distances

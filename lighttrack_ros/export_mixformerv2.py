@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lighttrack_ros.export import Difference, compare_graph, export_graph, normalised, random_crop
-from lighttrack_ros.networks.mixformerv2 import MEAN, STD, MixFormerV2
+from lighttrack_ros.export import (
+    Difference,
+    OnBytes,
+    compare_graph,
+    export_graph,
+    normalised,
+    random_crop,
+    with_folded_normalisation,
+)
+from lighttrack_ros.networks.mixformerv2 import MixFormerV2
 from lighttrack_ros.networks.transformer import KeysValues
 
 
@@ -39,7 +47,7 @@ def export_mixformerv2(network: MixFormerV2, template_graphs: Sequence[Path], se
     side = architecture.template_size
     template, online_template = random_crop(side), random_crop(side).flip(0)
     search = random_crop(architecture.search_size)
-    on_bytes = _with_folded_normalisation(network)
+    on_bytes = with_folded_normalisation(network, "backbone.patch_embed.proj")
 
     differences = []
     inputs = {"template": template, "online_template": online_template}
@@ -63,29 +71,10 @@ def export_mixformerv2(network: MixFormerV2, template_graphs: Sequence[Path], se
     return differences + compare_graph(search_graph, inputs, outputs)
 
 
-def _with_folded_normalisation(network: MixFormerV2) -> MixFormerV2:
-    """A copy whose patches are BGR, 0..255 less the mean: its weights carry the swap and the division by 255 STD."""
-    network = copy.deepcopy(network)
-    patches = network.backbone.patch_embed.proj
-    patches.weight.copy_((patches.weight / (255 * torch.tensor(STD).view(1, 3, 1, 1))).flip(1))
-    return network
-
-
-class _OnBytes(nn.Module):
-    mean: Tensor
-
-    def __init__(self, network: MixFormerV2) -> None:
+class _TemplateBlock(OnBytes):
+    def __init__(self, network: MixFormerV2, index: int) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", 255 * torch.tensor(MEAN).flip(0).view(1, 3, 1, 1))
-
-    def image(self, crop: Tensor) -> Tensor:
-        return crop.permute(2, 0, 1).unsqueeze(0).float() - self.mean
-
-
-class _TemplateBlock(_OnBytes):
-    def __init__(self, network: MixFormerV2, index: int) -> None:
-        super().__init__(network)
         self.index = index
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -95,7 +84,11 @@ class _TemplateBlock(_OnBytes):
         return (keys, values) if last else (keys, values, tokens)
 
 
-class _Search(_OnBytes):
+class _Search(OnBytes):
+    def __init__(self, network: MixFormerV2) -> None:
+        super().__init__()
+        self.network = network
+
     def forward(self, crop: Tensor, *cache: Tensor) -> tuple[Tensor, Tensor]:
         pairs = zip(cache[::2], cache[1::2], strict=True)
         box, logit = self.network.track(self.image(crop), [KeysValues(*pair) for pair in pairs])

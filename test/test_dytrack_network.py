@@ -57,7 +57,7 @@ def test_the_box_is_that_of_the_best_cell(network, images):
 def test_the_template_does_not_look_at_the_search_image(network, images):
     """Its share comes from the joint computation of any search image just the same."""
     template, search = images
-    share = network.template_share(template)
+    shares = network.template_shares(template)
     tokens = torch.cat(
         (
             network.patch_embed(template) + network.pos_embed_template,
@@ -71,8 +71,8 @@ def test_the_template_does_not_look_at_the_search_image(network, images):
         joint.append(tokens)
     passed = search
     for index, count in enumerate(TINY.exits):
-        torch.testing.assert_close(joint[count - 1][:, :4], share.tokens[index], rtol=1e-4, atol=1e-4)
-        passed, _ = network.stage(index, passed, share)
+        torch.testing.assert_close(joint[count - 1][:, :4], shares[index].tokens, rtol=1e-4, atol=1e-4)
+        passed, _ = network.stage(index, passed, shares[index])
         torch.testing.assert_close(joint[count - 1][:, 4:], passed.tokens, rtol=1e-4, atol=1e-4)
 
 
@@ -81,15 +81,15 @@ def test_the_template_does_not_look_at_the_search_image(network, images):
 def test_with_gain_zero_an_exit_does_not_see_the_features_before(images, index):
     network = make_network()
     template, search = images
-    share = network.template_share(template)
+    shares = network.template_shares(template)
     passed = search
     for earlier in range(index):
-        passed, _ = network.stage(earlier, passed, share)
+        passed, _ = network.stage(earlier, passed, shares[earlier])
     other = passed._replace(features=passed.features + 1)
-    answers = [network.stage(index, each, share)[1] for each in (passed, other)]
+    answers = [network.stage(index, each, shares[index])[1] for each in (passed, other)]
     assert not torch.allclose(answers[0].centre_logits, answers[1].centre_logits)
     network.exits[index].recycle_gain.zero_()
-    answers = [network.stage(index, each, share)[1] for each in (passed, other)]
+    answers = [network.stage(index, each, shares[index])[1] for each in (passed, other)]
     for one, two in zip(*answers, strict=True):
         assert torch.equal(one, two)
 
@@ -98,10 +98,10 @@ def test_with_gain_zero_an_exit_does_not_see_the_features_before(images, index):
 def test_a_fresh_network_recycles_nothing(images):
     network = DyTrack(TINY).eval()
     template, search = images
-    share = network.template_share(template)
-    passed, _ = network.stage(0, search, share)
+    shares = network.template_shares(template)
+    passed, _ = network.stage(0, search, shares[0])
     other = passed._replace(features=passed.features + 1, centre=passed.centre + 1)
-    answers = [network.stage(1, each, share)[1].centre_logits for each in (passed, other)]
+    answers = [network.stage(1, each, shares[1])[1].centre_logits for each in (passed, other)]
     assert torch.equal(*answers)
 
 

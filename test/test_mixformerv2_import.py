@@ -14,7 +14,8 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import load_model, save_model
-from lighttrack_ros.networks.mixformerv2 import MEAN, STD, load
+from lighttrack_ros.networks.mixformerv2 import load
+from lighttrack_ros.networks.transformer import MEAN, STD
 from lighttrack_ros.runtime import load_engine
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.lighttrack import LightTrackTracker

@@ -9,7 +9,8 @@ import torch
 from mixformerv2_weights import ARCHITECTURES, rule_made_weights
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.networks.mixformerv2 import MEAN, SMALL, STD, Architecture, MixFormerV2, load
+from lighttrack_ros.networks.mixformerv2 import SMALL, Architecture, MixFormerV2, load
+from lighttrack_ros.networks.transformer import MEAN, STD
 
 TINY = Architecture(depth=2, mlp_channels=96, template_size=32, search_size=64, channels=128, bins=12)
 

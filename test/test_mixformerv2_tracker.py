@@ -11,7 +11,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import Graphs, LightTrackHyperParameters, MixFormerV2HyperParameters, Model, Provenance
-from lighttrack_ros.networks.mixformerv2 import MEAN, STD
+from lighttrack_ros.networks.transformer import MEAN, STD
 from lighttrack_ros.trackers import mixformerv2
 from lighttrack_ros.trackers.mixformerv2 import MixFormerV2Tracker
 from lighttrack_ros.trackers.search_region import clip

@@ -20,10 +20,6 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.networks.checkpoint import load_strictly
 from lighttrack_ros.networks.transformer import PATCH, Block, KeysValues, PatchEmbedding
 
-# What the network expects its input to be: RGB, (value / 255 - MEAN) / STD.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-
 
 @dataclass(frozen=True)
 class Architecture:
@@ -84,17 +80,17 @@ BASE = Architecture(channels=768, exit_channels=256)
 
 
 class TemplateShare(NamedTuple):
-    """What the frames need of a template; computed once.
+    """What one stage needs of a template; computed once.
 
     Attributes:
-        keys_values: of every block.
-        means: of every exit, (B, exit channels): the template's features, averaged.
-        tokens: of every exit, (B, template tokens, channels); for distillation only.
+        keys_values: of each of the stage's blocks.
+        mean: (B, exit channels), the template's features at the stage's exit, averaged.
+        tokens: (B, template tokens, channels) after the stage's blocks; for distillation only.
     """
 
     keys_values: list[KeysValues]
-    means: list[Tensor]
-    tokens: list[Tensor]
+    mean: Tensor
+    tokens: Tensor
 
 
 class Passed(NamedTuple):
@@ -156,25 +152,25 @@ class DyTrack(nn.Module):
 
     def forward(self, template: Tensor, search: Tensor) -> list[Prediction]:
         """Every exit's answer: the reference for running stage by stage, and what training needs."""
-        share = self.template_share(template)
         passed: Tensor | Passed = search
         predictions = []
-        for index in range(len(self.exits)):
+        for index, share in enumerate(self.template_shares(template)):
             passed, prediction = self.stage(index, passed, share)
             predictions.append(prediction)
         return predictions
 
-    def template_share(self, template: Tensor) -> TemplateShare:
-        """What `stage` needs of a template image."""
+    def template_shares(self, template: Tensor) -> list[TemplateShare]:
+        """What each stage needs of a template image."""
         tokens = self.patch_embed(template) + self.pos_embed_template
-        share = TemplateShare([], [], [])
+        shares = []
         for index, exit_ in enumerate(self.exits):
-            for block in self.architecture.blocks_of(index):
-                share.keys_values.append(self.blocks[block].keys_values(tokens))
-                tokens = self.blocks[block].attend(tokens, share.keys_values[-1])
-            share.tokens.append(tokens)
-            share.means.append(exit_.project(tokens).mean(1))
-        return share
+            keys_values = []
+            for number in self.architecture.blocks_of(index):
+                block = self.blocks[number]
+                keys_values.append(block.keys_values(tokens))
+                tokens = block.attend(tokens, keys_values[-1])
+            shares.append(TemplateShare(keys_values, exit_.project(tokens).mean(1), tokens))
+        return shares
 
     def stage(self, index: int, before: Tensor | Passed, share: TemplateShare) -> tuple[Passed, Prediction]:
         """The blocks between two exits, and the second of these.
@@ -182,16 +178,16 @@ class DyTrack(nn.Module):
         Args:
             index: of the stage and its exit, from 0.
             before: what stage `index - 1` passed on; for the first the search image.
-            share: of the template.
+            share: the template's for this stage.
         """
         previous = before if isinstance(before, Passed) else None
         tokens = before.tokens if isinstance(before, Passed) else self.patch_embed(before) + self.pos_embed_search
-        for number in self.architecture.blocks_of(index):
-            block, template = self.blocks[number], share.keys_values[number]
+        for number, template in zip(self.architecture.blocks_of(index), share.keys_values, strict=True):
+            block = self.blocks[number]
             own = block.keys_values(tokens)
             seen = KeysValues(torch.cat((template.keys, own.keys), 2), torch.cat((template.values, own.values), 2))
             tokens = block.attend(tokens, seen)
-        return self.exits[index](tokens, share.means[index], previous)  # type: ignore[no-any-return]
+        return self.exits[index](tokens, share.mean, previous)  # type: ignore[no-any-return]
 
 
 def load(tensors: Mapping[str, Tensor]) -> DyTrack:

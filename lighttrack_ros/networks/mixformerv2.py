@@ -22,10 +22,6 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.networks.checkpoint import load_strictly
 from lighttrack_ros.networks.transformer import HEAD_CHANNELS, PATCH, Block, KeysValues, PatchEmbedding
 
-# What the network expects its input to be: RGB, (value / 255 - MEAN) / STD.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-
 _EDGES = 4  # prediction tokens: left, right, top, bottom
 
 

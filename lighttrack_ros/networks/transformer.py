@@ -11,6 +11,10 @@ from typing import NamedTuple
 from torch import Tensor, cat, nn
 from torch.nn import functional
 
+# What the networks expect their input to be: RGB, (value / 255 - MEAN) / STD.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
 PATCH = 16  # pixels
 HEAD_CHANNELS = 64  # per attention head
 
