@@ -1,0 +1,115 @@
+"""How the node is doing: counts, latencies and problems, for the log and for /diagnostics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+LOG_PERIOD = 5.0  # seconds in which a kind of problem is logged once
+WINDOW = 10.0  # seconds over which rates and percentiles are taken
+
+COUNTS = ("images_received", "images_decoded", "images_processed", "images_dropped")
+PROBLEMS = {
+    "bad_images": "image not used",
+    "bad_boxes": "init box not used",
+    "stamps_gone": "init box",
+    "incompatible_publishers": "camera",
+    "tracker_errors": "tracker",
+    "internal_errors": "internal error",
+}
+
+
+class Health:
+    """Counts and latencies since the node was started; callable from any thread.
+
+    Args:
+        warn: logs one line.
+    """
+
+    def __init__(self, warn: Callable[[str], object]) -> None:
+        self._warn = warn
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._logged: dict[str, float] = {}
+        self._silent: Counter[str] = Counter()
+        self._times: dict[str, deque[float]] = {"images_received": deque(), "images_processed": deque()}
+        self._latencies: deque[tuple[float, float, float]] = deque()
+
+    def count(self, name: str, number: int = 1) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._counts[name] += number
+            if name in self._times:
+                self._times[name].append(now)
+                _forget(self._times[name], now)
+
+    def problem(self, kind: str, message: str) -> None:
+        """Count it, and log it unless one of its kind was logged a moment ago.
+
+        Args:
+            kind: one of PROBLEMS.
+        """
+        now = time.monotonic()
+        with self._lock:
+            self._counts[kind] += 1
+            if now - self._logged.get(kind, -LOG_PERIOD) < LOG_PERIOD:
+                self._silent[kind] += 1
+                return
+            self._logged[kind] = now
+            silent = self._silent.pop(kind, 0)
+        more = f" ({silent} more like this since the last such line)" if silent else ""
+        self._warn(f"{PROBLEMS[kind]}: {message}{more}")
+
+    def latency(self, since_stamp: float, processing: float) -> None:
+        """Seconds from an image's stamp to its target's publication, and those of them that the loop took."""
+        now = time.monotonic()
+        with self._lock:
+            self._latencies.append((now, since_stamp, processing))
+            while self._latencies and now - self._latencies[0][0] > WINDOW:
+                self._latencies.popleft()
+
+    def counts(self) -> dict[str, int]:
+        with self._lock:
+            return {name: self._counts[name] for name in (*COUNTS, *PROBLEMS)}
+
+    def rates(self) -> dict[str, float]:
+        """Images a second that arrived and that were processed."""
+        now = time.monotonic()
+        with self._lock:
+            for times in self._times.values():
+                _forget(times, now)
+            return {f"{name}_hz": _rate(times) for name, times in self._times.items()}
+
+    def percentiles(self) -> dict[str, str]:
+        """Latencies in milliseconds."""
+        with self._lock:
+            samples = np.array([sample[1:] for sample in self._latencies]).reshape(-1, 2) * 1e3
+        values = {}
+        for column, name in enumerate(("latency", "processing")):
+            # A replayed bag or a camera with a clock of its own: the difference says nothing.
+            known = len(samples) and (column or bool(np.all(np.abs(samples[:, 0]) < 60e3)))
+            for percent in (50, 95, 99):
+                value = f"{np.percentile(samples[:, column], percent):.2f}" if known else "unknown"
+                values[f"{name}_p{percent}_ms"] = value
+        return values
+
+
+def diagnostic_array(name: str, level: bytes, message: str, values: Mapping[str, object]) -> DiagnosticArray:
+    """One status; the caller fills in the stamp."""
+    status = DiagnosticStatus(level=level, name=name, message=message, hardware_id="none")
+    status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticArray(status=[status])
+
+
+def _forget(times: deque[float], now: float) -> None:
+    while times and now - times[0] > WINDOW:
+        times.popleft()
+
+
+def _rate(times: deque[float]) -> float:
+    return round((len(times) - 1) / (times[-1] - times[0]), 2) if len(times) > 1 else 0.0

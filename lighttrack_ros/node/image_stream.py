@@ -1,0 +1,110 @@
+"""Images off the middleware in a thread of their own, beside rclpy's executor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.guard_condition import GuardCondition
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+_WAIT = 10**9  # nanoseconds after which the thread looks whether ROS is still there
+
+
+class ImageStream:
+    """One subscription of depth 1; every image that arrives is handed on, serialised, from the stream's thread.
+
+    rclpy's executor builds its wait set anew for every callback, out of the twenty services that a lifecycle node
+    has: with a wait set of its own an image costs 0.4 ms less, in latency and in time of the processor, and no service
+    call ever delays it. `rclpy.wait_for_message` does it with the same calls, from Humble to Kilted.
+
+    Args:
+        node: whose subscription it is.
+        message_type: sensor_msgs Image or CompressedImage.
+        topic: name before remapping.
+        reliable: ask for every image, or take what arrives.
+        on_image: called with the serialised message, in the stream's thread.
+        on_incompatible: called by the executor with rclpy's event, when a publisher cannot serve this subscription.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        message_type: Any,
+        topic: str,
+        reliable: bool,
+        on_image: Callable[[bytes], None],
+        on_incompatible: Callable[[Any], None],
+    ) -> None:
+        self._node = node
+        self._on_image = on_image
+        reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        self._subscription = node.create_subscription(
+            message_type,
+            topic,
+            lambda _: None,
+            QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
+            callback_group=_NotOfTheExecutor(),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=on_incompatible),
+            raw=True,
+        )
+        self._stopping = False
+        self._stop_signal = GuardCondition(callback=None, callback_group=None, context=node.context)
+        self._thread = threading.Thread(target=self._run, name="image_stream", daemon=True)
+
+    def start(self) -> None:
+        """Begin to hand images on."""
+        self._thread.start()
+
+    @property
+    def topic(self) -> str:
+        """The full name, remapped."""
+        return str(self._subscription.topic_name)
+
+    def stop(self) -> None:
+        """Unsubscribe; no image is handed on afterwards. Not to be called from `on_image`."""
+        self._stopping = True
+        self._stop_signal.trigger()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._stop_signal.destroy()
+        self._node.destroy_subscription(self._subscription)
+
+    def _run(self) -> None:
+        context, subscription = self._node.context, self._subscription
+        assert context.handle is not None  # ROS was initialised
+        with context.handle, subscription.handle, self._stop_signal.handle:
+            wait_set = rclpy_implementation.WaitSet(1, 1, 0, 0, 0, 0, context.handle)
+            while not self._stopping and context.ok():
+                wait_set.clear_entities()
+                wait_set.add_subscription(subscription.handle)
+                wait_set.add_guard_condition(self._stop_signal.handle)
+                wait_set.wait(_WAIT)
+                if not wait_set.get_ready_entities("subscription"):
+                    continue
+                taken = subscription.handle.take_message(subscription.msg_type, True)
+                if taken is not None and not self._stopping:
+                    self._on_image(taken[0])
+
+
+class _NotOfTheExecutor(CallbackGroup):
+    """Keeps the subscription out of the executor's hands, but not the events that belong to it."""
+
+    def can_execute(self, entity: Any) -> bool:
+        return not isinstance(entity, Subscription)
+
+    def beginning_execution(self, entity: Any) -> bool:
+        return True
+
+    def ending_execution(self, entity: Any) -> None:
+        pass

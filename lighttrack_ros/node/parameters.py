@@ -1,0 +1,138 @@
+"""The node's parameters: declared once, from one dataclass, and read from nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.models import DEFAULT_MODEL
+from lighttrack_ros.runtime.engine import BACKENDS
+
+# When a parameter may be changed.
+ANY_TIME = "may be changed at any time"
+UNCONFIGURED = "may be changed only while the node is unconfigured (lifecycle: deactivate, cleanup)"
+AT_START = "is read once, when the node starts"
+
+
+def _parameter(
+    default: Any, description: str, when: str, *, low: float | None = None, high: float | None = None, among: Any = ()
+) -> Any:
+    return dataclasses.field(
+        default=default,
+        metadata={"description": description, "when": when, "low": low, "high": high, "among": tuple(among)},
+    )
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Field names are the parameters' names."""
+
+    model: str = _parameter(DEFAULT_MODEL, "Name of a model folder in engines/, or the path of one.", UNCONFIGURED)
+    backend: str = _parameter(
+        "auto", "What runs the networks; auto takes the fastest that is installed.", UNCONFIGURED, among=BACKENDS
+    )
+    threads: int = _parameter(
+        0, "CPU threads inside one run of a network; 0 lets the backend choose.", UNCONFIGURED, low=0, high=64
+    )
+    image_transport: str = _parameter(
+        "raw",
+        "raw subscribes to sensor_msgs/Image on `image`, compressed to CompressedImage on `image/compressed`.",
+        UNCONFIGURED,
+        among=("raw", "compressed"),
+    )
+    reliability: str = _parameter(
+        "best_effort",
+        "Reliability asked of the camera; best_effort goes with every publisher, reliable only with reliable ones.",
+        UNCONFIGURED,
+        among=("best_effort", "reliable"),
+    )
+    autostart: bool = _parameter(True, "Configure and activate without being told to.", AT_START)
+    buffer_seconds: float = _parameter(
+        1.0, "How long images are kept for boxes drawn on an old one, seconds.", ANY_TIME, low=0.0, high=10.0
+    )
+    buffer_megabytes: int = _parameter(
+        128, "Most memory for those images, megabytes (10^6 bytes).", ANY_TIME, low=1, high=4096
+    )
+
+
+def declare(node: Node) -> Parameters:
+    """Declare every parameter on the node.
+
+    Raises:
+        LightTrackError: a value given at the start is of the wrong type, out of range or no choice.
+    """
+    values = {}
+    for field in dataclasses.fields(Parameters):
+        try:
+            values[field.name] = node.declare_parameter(field.name, field.default, _descriptor(field)).value
+        except (
+            InvalidParameterTypeException,
+            InvalidParameterValueException,
+            ParameterUninitializedException,
+        ) as error:
+            raise LightTrackError(f"parameter {field.name}: expected {_expected(field)} ({error})") from error
+        _check(field, values[field.name])
+    return Parameters(**values)
+
+
+def changed(current: Parameters, parameters: list[Parameter[Any]], configured: bool) -> Parameters:
+    """The parameters after a change of some of them at run time; foreign ones are left out.
+
+    Args:
+        configured: whether the node holds a model.
+
+    Raises:
+        LightTrackError: a value that cannot be, or not now.
+    """
+    fields = {field.name: field for field in dataclasses.fields(Parameters)}
+    values = {parameter.name: parameter.value for parameter in parameters if parameter.name in fields}
+    for name, value in values.items():
+        _check(fields[name], value)
+        if configured and fields[name].metadata["when"] == UNCONFIGURED and value != getattr(current, name):
+            raise LightTrackError(f"parameter {name} {UNCONFIGURED}")
+    return dataclasses.replace(current, **values)
+
+
+def result(error: LightTrackError | None = None) -> SetParametersResult:
+    """rclpy's answer to a change."""
+    return SetParametersResult(successful=error is None, reason=str(error or ""))
+
+
+def _descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
+    low, high = field.metadata["low"], field.metadata["high"]
+    descriptor = ParameterDescriptor(
+        description=field.metadata["description"],
+        additional_constraints=f"{_expected(field)}; {field.metadata['when']}",
+        read_only=field.metadata["when"] == AT_START,
+    )
+    if isinstance(field.default, float):
+        descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
+    elif low is not None:
+        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+    return descriptor
+
+
+def _check(field: dataclasses.Field[Any], value: Any) -> None:
+    """Type and range are rclpy's to check; the choices are ours."""
+    among = field.metadata["among"]
+    if (among and value not in among) or value == "":
+        raise LightTrackError(f"parameter {field.name} is {value!r}, expected {_expected(field)}")
+
+
+def _expected(field: dataclasses.Field[Any]) -> str:
+    among, low, high = (field.metadata[key] for key in ("among", "low", "high"))
+    if among:
+        return "one of " + ", ".join(among)
+    kinds = {str: "a text", int: "a whole number", float: "a number with a decimal point", bool: "true or false"}
+    return kinds[type(field.default)] + (f" from {low} to {high}" if low is not None else "")

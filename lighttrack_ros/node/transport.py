@@ -1,0 +1,61 @@
+"""What makes raw images arrive: room in Fast DDS's shared memory, and a malloc that keeps big buffers.
+
+Figures are in docs/node.md. With another RMW than Fast DDS the settings do nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+# glibc gives buffers over its threshold back to the kernel at once, and takes page faults for every image.
+_MALLOC = {"MMAP_THRESHOLD": (-3, 32 << 20), "TRIM_THRESHOLD": (-1, 256 << 20), "TOP_PAD": (-2, 16 << 20)}
+
+# Somebody who set one of these has chosen already.
+_CHOICES = (
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "FASTDDS_BUILTIN_TRANSPORTS",
+    "ROS_DISCOVERY_SERVER",
+)
+
+
+def transport_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables to add to the environment of a process that sends or receives images, in any language.
+
+    Args:
+        environment: what the process would have otherwise; a Fast DDS set-up in it is left alone.
+    """
+    added = {f"MALLOC_{name}_": str(value) for name, (_, value) in _MALLOC.items()}
+    profile = fastdds_profile()
+    if profile is not None and not any(environment.get(name) for name in _CHOICES):
+        added.update({name: str(profile) for name in _profile_variables(environment)})
+    return added
+
+
+def fastdds_profile() -> Path | None:
+    """The profile shipped with this package, wherever it was installed."""
+    prefixes = [sys.prefix, *os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)]
+    folders = [Path(__file__).resolve().parents[2], *(Path(prefix) / "share/lighttrack_ros" for prefix in prefixes)]
+    candidates = [folder / "config" / "fastdds_shm.xml" for folder in folders]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def tune_malloc() -> None:
+    """Keep image buffers in this process's heap; call before rclpy.init. Only glibc can, elsewhere nothing happens."""
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in _MALLOC.values():
+            mallopt(option, value)
+
+
+def _profile_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Fast DDS 3 (Kilted) warns of the old name, Fast DDS 2 (Humble, Jazzy) knows no other."""
+    prefixes = [Path(prefix) for prefix in (sys.prefix, *environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep))]
+    if any((prefix / "share" / "fastdds").is_dir() for prefix in prefixes):
+        return ("FASTDDS_DEFAULT_PROFILES_FILE",)
+    return ("FASTRTPS_DEFAULT_PROFILES_FILE",)
