@@ -206,13 +206,11 @@ class _Camera:
     def __exit__(self, *_: object) -> None:
         import rclpy
 
-        # A second Ctrl-C must not cut the clean-up short: shared memory would stay behind.
+        # From here on the process ends; a second Ctrl-C must not cut that short: shared memory would stay behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self._node.destroy_node()
         rclpy.shutdown()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def wait_for_subscriber(self) -> None:
         if self._publisher.get_subscription_count() == 0:

@@ -1,0 +1,59 @@
+"""The command line itself: what it loads, how it fails."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lighttrack_ros import __version__, cli
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in cli.COMMANDS)
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["track"], ["evaluate"]])
+def test_wrong_usage_exits_with_two(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    assert "usage: lighttrack" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("import", "train", "download")])
+def test_every_command_has_a_help_and_needs_neither_torch_nor_rclpy_for_it(name):
+    """On a robot there is no torch, on a laptop without ROS there is no rclpy."""
+    script = (
+        "import sys\n"
+        "for module in ('torch', 'rclpy'): sys.modules[module] = None\n"
+        "from lighttrack_ros.cli import main\n"
+        f"main([{name!r}, '--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"usage: lighttrack {name}" in done.stdout
+
+
+def test_errors_are_one_line_without_a_traceback(capsys):
+    assert cli.main(["track", "/nothing/there.mp4", "--box", "1,2,3,4"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("lighttrack track: /nothing/there.mp4: no such file")
+    assert "Traceback" not in shown
+
+
+def test_ctrl_c_ends_with_130(monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lighttrack_ros.evaluation.evaluate.run", interrupted)
+    assert cli.main(["evaluate", "--sequences", "x"]) == 130
