@@ -83,8 +83,10 @@ def _inherit_block(name: str, block: Any, source: Any, statistics: dict[str, Ten
     # What a channel adds to the block's output, on average.
     importance = project.norm(dim=0) * statistics[f"{name}.{last}"]
     keep = importance.argsort(descending=True)[:middle].sort().values
-    has_gate = not isinstance(block.se, nn.Identity)
-    if not has_gate and not isinstance(source.se, nn.Identity):
+    has_gate, had_gate = (not isinstance(b.se, nn.Identity) for b in (block, source))
+    if has_gate and not had_gate:
+        raise LightTrackError(f"cannot inherit {name}: the teacher has no squeeze-excite there")
+    if had_gate and not has_gate:
         project = project * statistics[f"{name}.se.gate"]
     if last == "conv_pwl":
         block.conv_pw.weight.copy_(source.conv_pw.weight[keep])

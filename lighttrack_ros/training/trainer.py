@@ -102,6 +102,7 @@ class Trainer:
         recipe, last = self._recipe, min(until or self._recipe.steps, self._recipe.steps)
         self._model.train()
         sums: dict[str, float] = {}
+        counted = 0
         report: dict[str, float] = {}
         bar = tqdm(total=recipe.steps, initial=self.step, unit="step", disable=not self._fabric.is_global_zero)
         for batch, targets in self._batches(last):
@@ -115,17 +116,17 @@ class Trainer:
             self._optimiser.zero_grad()
             self._average.update_parameters(self.network)
             self.step += 1
+            counted += 1
             bar.update()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.item()
             if not math.isfinite(sums["loss"]):
                 raise LightTrackError(f"{self._folder}: the loss is no number at step {self.step}; lower lr")
             if self.step % recipe.log_every == 0 or self.step == last:
-                counted = (self.step - 1) % recipe.log_every + 1
                 report = {name: value / counted for name, value in sums.items()}
                 bar.set_postfix(loss=f"{report['loss']:.3f}")
                 self._log(report)
-                sums = {}
+                sums, counted = {}, 0
             if self.step % recipe.save_every == 0 or self.step == last:
                 self._save()
         bar.close()
