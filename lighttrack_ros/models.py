@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from lighttrack_ros.errors import LightTrackError
 
 VERSION = 1
 DEFAULT_MODEL = "lighttrack_mobile"
+_FACTOR = {"range": (1, 10)}  # what a number may be, where that is not 0 to 1, or for whole ones 1 to 10,000
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,31 @@ class LightTrackHyperParameters:
 class MixFormerV2HyperParameters:
     """Of MixFormerV2's crops and its online template; the defaults are the authors' for any video."""
 
-    template_factor: float = 2.0  # side of the template crop, in target sides (root of width x height)
-    search_factor: float = 4.5  # of the search crop; the authors' runs have 4.4 to 5.0
+    template_factor: float = field(default=2.0, metadata=_FACTOR)  # side of the crop, in roots of the target's area
+    search_factor: float = field(default=4.5, metadata=_FACTOR)  # of the search crop; the authors' runs have 4.4 to 5.0
     update_interval: int = 200  # frames between two online templates; 10 to 25 on short sequences
     update_score: float = 0.5  # confidence over which a frame may become the online template
 
 
-HyperParameters = LightTrackHyperParameters | MixFormerV2HyperParameters
+@dataclass(frozen=True)
+class DyTrackHyperParameters:
+    """Of DyTrack's crops and of when it stops; see docs/dytrack.md for what each is for."""
+
+    max_exit: int = field(metadata={"range": (0, 126)})  # the deepest exit that may run, counted from 0
+    modes: dict[str, tuple[float, ...]]  # of every exit but the last: the quality from which it stops
+    mode: str = "balanced"  # the one of `modes` in use
+    hysteresis: float = 0.02  # how much easier it is to stop where the last frame stopped
+    audit_interval: int = 60  # stops at the first exit in a row after which one frame runs to the end
+    doubt: float = 0.4  # quality under which the frames that follow run to the end
+    template_factor: float = field(default=2.0, metadata=_FACTOR)  # side of the crop, in roots of the target's area
+    search_factor: float = field(default=4.0, metadata=_FACTOR)  # of the search crop
+
+
+HyperParameters = LightTrackHyperParameters | MixFormerV2HyperParameters | DyTrackHyperParameters
 TRACKERS: dict[str, type[HyperParameters]] = {
     "lighttrack": LightTrackHyperParameters,
     "mixformerv2": MixFormerV2HyperParameters,
+    "dytrack": DyTrackHyperParameters,
 }
 _Kind = TypeVar("_Kind", bound=HyperParameters)
 
@@ -232,12 +249,30 @@ def _check(model: Model, path: Path) -> None:
     for section in (model.hyper_parameters, model.session):
         for item in dataclasses.fields(section):
             value = getattr(section, item.name)
-            low, high = (1, 10_000) if isinstance(value, int) else (1, 10) if item.name.endswith("_factor") else (0, 1)
+            if not isinstance(value, (int, float)):
+                continue
+            low, high = item.metadata.get("range", (1, 10_000) if isinstance(value, int) else (0, 1))
             if not low <= value <= high:
                 raise fail(item.name, value, f"{low} to {high}")
+    if isinstance(model.hyper_parameters, DyTrackHyperParameters):
+        _check_exits(model.hyper_parameters, len(model.graphs.search), fail)
     for graph in model.template_graphs + model.search_graphs:
         if not graph.is_file():
             raise LightTrackError(f"{path}: graph {graph.name} is not in {model.folder} (import the checkpoint again)")
+
+
+def _check_exits(
+    parameters: DyTrackHyperParameters, exits: int, fail: Callable[[str, object, str], LightTrackError]
+) -> None:
+    if parameters.max_exit >= exits:
+        raise fail("max_exit", parameters.max_exit, f"0 to {exits - 1}: there is a search graph per exit")
+    if parameters.mode not in parameters.modes:
+        raise fail("mode", parameters.mode, "one of " + ", ".join(parameters.modes))
+    for mode, thresholds in parameters.modes.items():
+        if len(thresholds) != exits - 1 or not all(0 <= threshold <= 1 for threshold in thresholds):
+            raise fail(
+                f"modes: {mode}", list(thresholds), f"{exits - 1} thresholds, 0 to 1: of every exit but the last"
+            )
 
 
 def _read(cls: Any, data: Any, where: str, given: dict[str, Any] | None = None) -> Any:

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.export import Difference, export_lighttrack
+from lighttrack_ros.export_dytrack import export_dytrack
 from lighttrack_ros.export_mixformerv2 import export_mixformerv2
 from lighttrack_ros.models import (
+    DyTrackHyperParameters,
     Graphs,
     LightTrackHyperParameters,
     MixFormerV2HyperParameters,
@@ -26,7 +28,7 @@ from lighttrack_ros.models import (
     save_model,
     user_models,
 )
-from lighttrack_ros.networks import mixformerv2
+from lighttrack_ros.networks import dytrack, mixformerv2
 from lighttrack_ros.networks.lighttrack import MOBILE, Architecture, load_checkpoint, read_checkpoint
 from lighttrack_ros.networks.transformer import PATCH
 
@@ -58,7 +60,7 @@ def import_checkpoint(
     """Write a model folder, replacing one of that name; prints how far the graphs are from PyTorch.
 
     Args:
-        checkpoint: of LightTrack or MixFormerV2, which its keys tell apart; see
+        checkpoint: of LightTrack, MixFormerV2 or DyTrack, which its keys tell apart; see
             `networks.lighttrack.read_checkpoint` for the kinds of file.
         architecture: of a LightTrack, see `networks.lighttrack.Architecture`; None: LightTrack-Mobile, or
             what the checkpoint itself says.
@@ -72,11 +74,7 @@ def import_checkpoint(
         raise LightTrackError(
             f"model name {name!r}: expected letters, digits, '_', '-' and '.', e.g. lighttrack_mobile"
         )
-    tensors = read_checkpoint(checkpoint)
-    if "backbone.reg_tokens" in tensors or any(key.startswith("backbone.blocks.") for key in tensors):
-        plan = _mixformerv2(checkpoint, tensors, architecture)
-    else:
-        plan = _lighttrack(checkpoint, architecture or MOBILE)
+    plan = _plan(checkpoint, architecture)
     place = output or (Path("engines") if Path("engines").is_dir() else user_models())
     target = place / name
     place.mkdir(parents=True, exist_ok=True)
@@ -104,6 +102,25 @@ class _Plan(NamedTuple):
     export: Callable[[Model], list[Difference]]
 
 
+def _plan(checkpoint: Path, architecture: str | None) -> _Plan:
+    tensors = read_checkpoint(checkpoint)
+    if "exit_blocks" in tensors:
+        name, plan_of = "DyTrack", _dytrack
+    elif any(key.startswith(("backbone.reg_tokens", "backbone.blocks.")) for key in tensors):
+        name, plan_of = "MixFormerV2", _mixformerv2
+    else:
+        return _lighttrack(checkpoint, architecture or MOBILE)
+    if architecture is not None:
+        raise LightTrackError(
+            f"{checkpoint}: a {name} checkpoint, which says its own architecture, not {architecture!r}"
+            " (leave --architecture out)"
+        )
+    try:
+        return plan_of(tensors)
+    except LightTrackError as error:
+        raise LightTrackError(f"{checkpoint}: {error}") from error
+
+
 def _lighttrack(checkpoint: Path, architecture: str) -> _Plan:
     parsed = Architecture.parse(architecture)
     network = load_checkpoint(checkpoint, parsed, TEMPLATE_SIZE)
@@ -123,16 +140,8 @@ def _lighttrack(checkpoint: Path, architecture: str) -> _Plan:
     )
 
 
-def _mixformerv2(checkpoint: Path, tensors: Mapping[str, Tensor], architecture: str | None) -> _Plan:
-    if architecture is not None:
-        raise LightTrackError(
-            f"{checkpoint}: a MixFormerV2 checkpoint, which says its own architecture, not {architecture!r}"
-            " (leave --architecture out)"
-        )
-    try:
-        network = mixformerv2.load(tensors)
-    except LightTrackError as error:
-        raise LightTrackError(f"{checkpoint}: {error}") from error
+def _mixformerv2(tensors: Mapping[str, Tensor]) -> _Plan:
+    network = mixformerv2.load(tensors)
     found = network.architecture
     fields = {
         "tracker": "mixformerv2",
@@ -146,3 +155,25 @@ def _mixformerv2(checkpoint: Path, tensors: Mapping[str, Tensor], architecture: 
         "graphs": Graphs(template=tuple(f"template_{block}.onnx" for block in range(found.depth))),
     }
     return _Plan(fields, lambda model: export_mixformerv2(network, model.template_graphs, model.search_graph))
+
+
+def _dytrack(tensors: Mapping[str, Tensor]) -> _Plan:
+    network = dytrack.load(tensors)
+    found = network.architecture
+    decided = len(found.exits) - 1  # the last exit stops without being asked
+    fields = {
+        "tracker": "dytrack",
+        "architecture": str(found),
+        "template_size": found.template_size,
+        "search_sizes": (found.search_size,),
+        "stride": PATCH,
+        "hyper_parameters": DyTrackHyperParameters(
+            max_exit=decided,
+            # Where tuning begins, not where it ended.
+            modes={"fast": (0.6,) * decided, "balanced": (0.75,) * decided, "accurate": (0.88,) * decided},
+        ),
+        # Confidence is the overlap that the network expects; not tuned on lost targets.
+        "session": SessionSettings(uncertain=0.5, lost=0.3, found=0.5),
+        "graphs": Graphs(search=tuple(f"stage_{stage}.onnx" for stage in range(len(found.exits)))),
+    }
+    return _Plan(fields, lambda model: export_dytrack(network, model.template_graph, model.search_graphs))

@@ -24,6 +24,11 @@ def create_tracker(model: Model, backend: str = "auto", threads: int = 0) -> Tra
 
         return MixFormerV2Tracker(model, backend, threads)
 
+    if model.tracker == "dytrack":
+        from lighttrack_ros.trackers.dytrack import DyTrackTracker
+
+        return DyTrackTracker(model, backend, threads)
+
     from lighttrack_ros.trackers.lighttrack import LightTrackTracker
 
     return LightTrackTracker(model, backend, threads)

@@ -1,0 +1,127 @@
+"""DyTrack's tracker: each frame goes through as many stages of the network as it takes to trust the box.
+
+One engine per stage; after each the host reads one number, the quality, and decides. That the network is
+run so, and everything about the decision beyond "learned, per exit", is this project's design: docs/dytrack.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.geometry import Box
+from lighttrack_ros.image import Frame
+from lighttrack_ros.models import DyTrackHyperParameters, Model
+from lighttrack_ros.runtime import load_engine
+from lighttrack_ros.runtime.engine import Tensor
+from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
+from lighttrack_ros.trackers.crop import SquareCropper
+from lighttrack_ros.trackers.search_region import crop_region, place_in_frame, within
+
+
+class DyTrackTracker(Tracker):
+    """DyTrack (TNNLS 2025): one template, never updated; one to all stages of the network a frame.
+
+    Args:
+        model: one with `tracker: dytrack`.
+        backend, threads: see `runtime.load_engine`.
+    """
+
+    def __init__(self, model: Model, backend: str = "auto", threads: int = 0) -> None:
+        self._parameters = model.parameters_of(DyTrackHyperParameters)
+        self._cropper = SquareCropper()
+        self._template = load_engine(model.template_graph, backend, threads)
+        self._stages = [load_engine(graph, backend, threads) for graph in model.search_graphs]
+        self._policy = ExitPolicy(self._parameters)
+        self._box: Box | None = None
+        self._warm_up()
+
+    def init(self, frame: Frame, box: Box) -> None:
+        check_box(frame, box)
+        box = within(frame, box)
+        factor = self._parameters.template_factor
+        crop_region(self._cropper, frame, box, factor, self._template.input_buffers["crop"])
+        self._hold_template()
+        self._policy = ExitPolicy(self._parameters)
+        self._box = box
+
+    def update(self, frame: Frame) -> Estimate:
+        if self._box is None:
+            raise LightTrackError("the tracker has no target: call init with a box first")
+        crop = self._stages[0].input_buffers["crop"]
+        side = crop_region(self._cropper, frame, self._box, self._parameters.search_factor, crop)
+        passed: dict[str, Tensor] = {}
+        for index, stage in enumerate(self._stages):
+            outputs = stage.run(passed)
+            quality = float(np.asarray(outputs["next_quality"])[0])
+            if not math.isfinite(quality):
+                raise LightTrackError("the network gave a quality that is not finite: the engine is broken")
+            if self._policy.stops(index, quality):
+                break
+            passed = _to_next_stage(outputs)
+        prediction = np.asarray(outputs["box"])[0].tolist()
+        self._box = place_in_frame(prediction, self._box, side, frame)
+        self._policy.stopped(index, quality)
+        return Estimate(self._box, quality, index)
+
+    def close(self) -> None:
+        for engine in (self._template, *self._stages):
+            engine.close()
+
+    def _hold_template(self) -> None:
+        outputs = self._template.run({})
+        for stage in self._stages:
+            stage.hold({name: tensor for name, tensor in outputs.items() if name in stage.inputs})
+
+    def _warm_up(self) -> None:
+        """The first run of an engine allocates; it must not be the first frame's."""
+        self._hold_template()
+        passed: dict[str, Tensor] = {}
+        for stage in self._stages:
+            passed = _to_next_stage(stage.run(passed))
+
+
+class ExitPolicy:
+    """Where to stop, frame after frame: thresholds, and the guards round them.
+
+    A frame stops at the first exit whose quality reaches the threshold of the mode in use; `max_exit` always
+    stops. The threshold is `hysteresis` lower for exits at or behind that of the last frame, and higher for
+    those before, so that equal frames do not change exits. No threshold stops a frame, which then runs up to
+    `max_exit`: after `audit_interval` stops at the first exit in a row, lest an early exit that is sure of the
+    wrong thing stays unnoticed; and after one whose quality lay under `doubt`, and once more after the first
+    that is better again.
+    """
+
+    def __init__(self, parameters: DyTrackHyperParameters) -> None:
+        self._parameters = parameters
+        self._thresholds = parameters.modes[parameters.mode]
+        self._last_exit: int | None = None
+        self._first_exits = 0  # in a row
+        self._doubts = 0  # frames that still have to run to the end
+
+    def stops(self, index: int, quality: float) -> bool:
+        """Whether the frame at work stops at exit `index`."""
+        parameters = self._parameters
+        if index >= parameters.max_exit or index >= len(self._thresholds):
+            return True
+        if self._doubts > 0 or self._first_exits >= parameters.audit_interval:
+            return False
+        shift = 0.0
+        if self._last_exit is not None:
+            shift = -parameters.hysteresis if self._last_exit <= index else parameters.hysteresis
+        return quality >= self._thresholds[index] + shift
+
+    def stopped(self, index: int, quality: float) -> None:
+        """The frame at work stopped at exit `index`."""
+        in_full = self._doubts > 0 or self._first_exits >= self._parameters.audit_interval
+        self._first_exits = self._first_exits + 1 if index == 0 and not in_full else 0
+        self._doubts = 2 if quality < self._parameters.doubt else max(0, self._doubts - 1)
+        if not in_full:
+            self._last_exit = index
+
+
+def _to_next_stage(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("next_"): tensor for name, tensor in outputs.items() if name.startswith("next_")}
