@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,6 +14,8 @@ import numpy.typing as npt
 from lighttrack_ros.errors import LightTrackError
 
 Array = npt.NDArray[Any]
+
+_logger = logging.getLogger(__name__)
 
 
 class TensorSpec(NamedTuple):
@@ -67,7 +71,8 @@ class Engine(Protocol):
         ...
 
 
-BACKENDS = ("auto", "onnxruntime")
+# "tensorrt" computes in fp16 as far as that is safe.
+BACKENDS = ("auto", "onnxruntime", "tensorrt", "tensorrt-fp32")
 
 
 def load_engine(
@@ -77,7 +82,7 @@ def load_engine(
 
     Args:
         graph: path of the .onnx file.
-        backend: one of BACKENDS; "auto" takes the fastest that this machine has.
+        backend: one of BACKENDS; "auto" takes TensorRT where it and a GPU are, else ONNX Runtime, and logs why.
         threads: CPU threads inside one run; 0 lets the backend choose.
         dimensions: sizes of the graph's free dimensions by name, fixed from now on.
 
@@ -89,7 +94,33 @@ def load_engine(
         raise LightTrackError(f"{graph}: no such graph")
     if backend not in BACKENDS:
         raise LightTrackError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
-    # Imported here, so that a machine needs only the backend it uses.
+    # Backends are imported here, so that a machine needs only the one it uses.
+    if backend.startswith("tensorrt"):
+        from lighttrack_ros.runtime.tensorrt import TensorRTEngine
+
+        return TensorRTEngine(graph, dimensions or {}, "fp32" if backend == "tensorrt-fp32" else "fp16")
+    if backend == "auto" and _tensorrt_is_here():
+        try:
+            return load_engine(graph, "tensorrt", threads, dimensions)
+        except LightTrackError as error:
+            _logger.warning("running on ONNX Runtime instead of TensorRT: %s", error)
     from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(graph, dimensions or {}, threads)
+
+
+@functools.cache
+def _tensorrt_is_here() -> bool:
+    """What a machine has does not change under a process: looked up, and told, once."""
+    from lighttrack_ros.runtime.build import import_tensorrt
+    from lighttrack_ros.runtime.cuda import open_cuda
+
+    try:
+        version = import_tensorrt().__version__
+        cuda = open_cuda()
+    except LightTrackError as error:
+        _logger.info("backend auto: onnxruntime (%s)", error)
+        return False
+    _logger.info("backend auto: TensorRT %s on %s, called through %s", version, cuda.device.name, cuda.binding)
+    cuda.close()
+    return True

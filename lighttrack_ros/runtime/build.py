@@ -1,0 +1,135 @@
+"""The TensorRT library itself: finding it, its log, and its builder, which turns a converted graph into a plan."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import importlib
+import importlib.util
+import logging
+from types import ModuleType
+from typing import Any
+
+from lighttrack_ros.errors import LightTrackError
+
+VERSION = 1  # of what this file and `conversion` make of a graph; raise it and every plan is built anew
+_WORKSPACE = 512 << 20  # bytes; far more than these networks want, and a robot's other programs need memory too
+_HOW_TO_INSTALL = (
+    "TensorRT's Python package is not installed. JetPack 6 and 7: sudo apt install python3-libnvinfer, and a virtual "
+    "environment must see it (python3 -m venv --system-site-packages). Desktop: pip install tensorrt-cu12 with a "
+    "driver for CUDA 12, tensorrt-cu13 with one for CUDA 13"
+)
+
+_logger = logging.getLogger(__name__)
+
+
+def import_tensorrt() -> ModuleType:
+    """TensorRT, else TensorRT for RTX, which has the same interface.
+
+    Raises:
+        LightTrackError: neither is installed, or its libraries cannot be loaded.
+    """
+    name = next((name for name in ("tensorrt", "tensorrt_rtx") if importlib.util.find_spec(name)), None)
+    if name is None:
+        raise LightTrackError(_HOW_TO_INSTALL)
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise LightTrackError(f"TensorRT is installed but the package {name} cannot be imported ({error})") from error
+
+
+def build_plan(
+    trt: ModuleType,
+    model: bytes,
+    precision: str,
+    timings: bytes = b"",
+    compute_capability: tuple[int, int] | None = None,
+) -> tuple[bytes, bytes]:
+    """Compile a graph.
+
+    Args:
+        trt: from `import_tensorrt`.
+        model: what `conversion.convert` gave.
+        precision: the one it was converted to.
+        timings: of earlier builds with this TensorRT on this GPU; makes the build faster.
+        compute_capability: of the GPU to build for where that is not this machine's; TensorRT for RTX only.
+
+    Returns:
+        The plan, and the timings with this build's added.
+
+    Raises:
+        LightTrackError: TensorRT's own log lines.
+    """
+    log = tensorrt_log(trt)
+    log.errors.clear()
+    builder = log.made(trt.Builder, log)
+    network = log.made(builder.create_network, _network_flags(trt))
+    parser = log.made(trt.OnnxParser, network, log)
+    if not parser.parse(model):
+        reasons = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+        raise LightTrackError("TensorRT cannot parse the graph: " + ("; ".join(reasons) or log.reasons()))
+    config = log.made(builder.create_builder_config)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE)
+    if precision == "fp32":
+        config.clear_flag(trt.BuilderFlag.TF32)  # the reference is not to lose 13 bits
+    if precision == "fp16" and not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+        config.set_flag(trt.BuilderFlag.FP16)
+    if compute_capability:
+        config.num_compute_capabilities = 1
+        wanted = getattr(trt.ComputeCapability, "SM{}{}".format(*compute_capability))
+        log.check(config.set_compute_capability(wanted, 0), f"it does not build for {compute_capability}")
+    keeps_timings = trt.__name__ != "tensorrt_rtx"  # there they do nothing
+    if keeps_timings:
+        # Timings of another TensorRT or GPU are refused; then there are none.
+        cache = config.create_timing_cache(timings) or log.made(config.create_timing_cache, b"")
+        if not config.set_timing_cache(cache, False):
+            cache = log.made(config.create_timing_cache, b"")
+            log.check(config.set_timing_cache(cache, False), "it takes no empty timing cache")
+    plan = log.made(builder.build_serialized_network, network, config)
+    return bytes(plan), bytes(config.get_timing_cache().serialize()) if keeps_timings else b""
+
+
+@functools.cache
+def tensorrt_log(trt: ModuleType) -> Any:
+    """The `trt.ILogger` of the process: TensorRT keeps the first that it gets and ignores every other."""
+
+    class Log(trt.ILogger):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: collections.deque[str] = collections.deque(maxlen=20)  # since they were last told
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(message.strip())
+                _logger.debug("TensorRT: %s", message)
+            elif severity == trt.ILogger.WARNING:
+                _logger.debug("TensorRT: %s", message)
+
+        def reasons(self) -> str:
+            """What TensorRT logged about the failure at hand."""
+            lines = "; ".join(self.errors) or "TensorRT gave no reason"
+            self.errors.clear()
+            return lines
+
+        def check(self, done: bool, problem: str) -> None:
+            if not done:
+                raise LightTrackError(f"TensorRT: {problem} ({self.reasons()})")
+
+        def made(self, make: Any, *arguments: Any) -> Any:
+            """What `make` returns, or TensorRT's reasons why that is nothing."""
+            name = getattr(make, "__name__", str(make))
+            try:
+                result = make(*arguments)
+            except TypeError as error:  # pybind11's word for a constructor that gives nothing
+                raise LightTrackError(f"TensorRT: {name} failed ({self.reasons()}; {error})") from error
+            if result is None:
+                raise LightTrackError(f"TensorRT: {name} failed ({self.reasons()})")
+            return result
+
+    return Log()
+
+
+def _network_flags(trt: ModuleType) -> int:
+    """Strongly typed, so that the graph's own types count; TensorRT 8.6 knows only hints."""
+    flags = trt.NetworkDefinitionCreationFlag
+    return 1 << int(flags.STRONGLY_TYPED if hasattr(flags, "STRONGLY_TYPED") else flags.EXPLICIT_BATCH)

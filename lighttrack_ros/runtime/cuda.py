@@ -1,0 +1,380 @@
+"""CUDA as the TensorRT backend needs it: the only file that knows how CUDA is called.
+
+Behind one protocol are NVIDIA's own `cuda-bindings` (the `cuda-python` package) and PyCUDA, which older
+Jetson images have. Addresses, streams, graphs and events are opaque to the caller. All calls but `current`
+and `close` must be made inside `with cuda.current():`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lighttrack_ros.errors import LightTrackError
+
+Bytes = npt.NDArray[np.uint8]
+Handle = Any  # a stream, graph or event of the binding
+
+
+class Device(NamedTuple):
+    """The GPU that is used."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    integrated: bool  # shares the host's memory, as on Jetson
+    driver: int  # the newest CUDA that the driver knows: 12060 is 12.6
+
+
+class HostMemory(NamedTuple):
+    """Page-locked host memory that the GPU can address."""
+
+    array: Bytes  # (size,) uint8; invalid once freed
+    address: int  # of the same bytes, for the GPU
+    handle: Any
+
+
+class Cuda(Protocol):
+    """One GPU's primary context, which torch and every other user in the process share.
+
+    Every method raises LightTrackError with CUDA's own name for what went wrong.
+    """
+
+    binding: str
+    device: Device
+    captures: bool  # whether begin_capture and what follows from it exist
+
+    def current(self) -> contextlib.AbstractContextManager[None]:
+        """Make the context this thread's, and put back what was there."""
+        ...
+
+    def allocate(self, size: int) -> int: ...
+
+    def free(self, address: int) -> None: ...
+
+    def allocate_host(self, size: int) -> HostMemory:
+        """The bytes are zero."""
+        ...
+
+    def free_host(self, memory: HostMemory) -> None: ...
+
+    def create_stream(self) -> Handle:
+        """A stream that does not wait for the default stream."""
+        ...
+
+    def stream_address(self, stream: Handle) -> int: ...
+
+    def destroy_stream(self, stream: Handle) -> None: ...
+
+    def synchronize(self, stream: Handle) -> None: ...
+
+    def upload(self, address: int, array: npt.NDArray[Any], stream: Handle) -> None:
+        """Host to device, in the stream's order; the array must stay as it is until then."""
+        ...
+
+    def download(self, array: npt.NDArray[Any], address: int, stream: Handle) -> None:
+        """Device to host, in the stream's order."""
+        ...
+
+    def copy(self, to: int, source: int, size: int, stream: Handle) -> None:
+        """Device to device, in the stream's order."""
+        ...
+
+    def begin_capture(self, stream: Handle) -> None:
+        """From here to end_capture nothing runs: this thread's work on the stream is recorded."""
+        ...
+
+    def end_capture(self, stream: Handle) -> Handle:
+        """What was recorded, ready to launch."""
+        ...
+
+    def launch(self, graph: Handle, stream: Handle) -> None: ...
+
+    def destroy_graph(self, graph: Handle) -> None: ...
+
+    def create_event(self) -> Handle: ...
+
+    def record(self, event: Handle, stream: Handle) -> None: ...
+
+    def milliseconds(self, start: Handle, end: Handle) -> float:
+        """Between two events that have both happened."""
+        ...
+
+    def destroy_event(self, event: Handle) -> None: ...
+
+    def close(self) -> None:
+        """Give the context back; all that was made in it must be gone before."""
+        ...
+
+
+def open_cuda(ordinal: int = 0) -> Cuda:
+    """The first GPU, through the first binding that is installed.
+
+    Raises:
+        LightTrackError: no binding, no driver or no GPU; says how to get a binding.
+    """
+    for module, adapter in _BINDINGS:
+        try:
+            driver = importlib.import_module(module)
+        except ImportError:
+            continue
+        cuda: Cuda = adapter(driver, ordinal)
+        return cuda
+    raise LightTrackError(
+        "no Python binding of CUDA is installed: pip install cuda-python (the major version of the installed CUDA: "
+        "cuda-python==12.* on JetPack 6, cuda-python==13.* on JetPack 7), or pycuda"
+    )
+
+
+class _CudaBindings:
+    """`cuda.bindings.driver`: every call returns a tuple that begins with the error code."""
+
+    binding = "cuda-bindings"
+    captures = True
+
+    def __init__(self, driver: ModuleType, ordinal: int) -> None:
+        self._driver = driver
+        self._call("cuInit", 0)
+        if ordinal >= self._call("cuDeviceGetCount"):
+            raise LightTrackError(f"CUDA has no GPU {ordinal}")
+        self._device = self._call("cuDeviceGet", ordinal)
+        self.device = Device(
+            self._call("cuDeviceGetName", 256, self._device).split(b"\0")[0].decode(),
+            (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR")),
+            bool(self._attribute("INTEGRATED")),
+            self._call("cuDriverGetVersion"),
+        )
+        self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        self._call("cuCtxPushCurrent", self._context)
+        try:
+            yield
+        finally:
+            self._call("cuCtxPopCurrent")
+
+    def allocate(self, size: int) -> int:
+        return int(self._call("cuMemAlloc", size))
+
+    def free(self, address: int) -> None:
+        self._call("cuMemFree", address)
+
+    def allocate_host(self, size: int) -> HostMemory:
+        pointer = int(self._call("cuMemHostAlloc", size, self._driver.CU_MEMHOSTALLOC_DEVICEMAP))
+        try:
+            address = int(self._call("cuMemHostGetDevicePointer", pointer, 0))
+        except LightTrackError:
+            self._call("cuMemFreeHost", pointer)
+            raise
+        array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
+        array[:] = 0
+        return HostMemory(array, address, pointer)
+
+    def free_host(self, memory: HostMemory) -> None:
+        self._call("cuMemFreeHost", memory.handle)
+
+    def create_stream(self) -> Handle:
+        return self._call("cuStreamCreate", self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING.value)
+
+    def stream_address(self, stream: Handle) -> int:
+        return int(stream)
+
+    def destroy_stream(self, stream: Handle) -> None:
+        self._call("cuStreamDestroy", stream)
+
+    def synchronize(self, stream: Handle) -> None:
+        self._call("cuStreamSynchronize", stream)
+
+    def upload(self, address: int, array: npt.NDArray[Any], stream: Handle) -> None:
+        self._call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, stream)
+
+    def download(self, array: npt.NDArray[Any], address: int, stream: Handle) -> None:
+        self._call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream)
+
+    def copy(self, to: int, source: int, size: int, stream: Handle) -> None:
+        self._call("cuMemcpyDtoDAsync", to, source, size, stream)
+
+    def begin_capture(self, stream: Handle) -> None:
+        # Other threads (torch, a camera's driver) may go on allocating meanwhile.
+        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._call("cuStreamBeginCapture", stream, mode)
+
+    def end_capture(self, stream: Handle) -> Handle:
+        recorded = self._call("cuStreamEndCapture", stream)
+        try:
+            # In CUDA 11 only the long name takes flags; in 13 only the short name is left.
+            long_name = "cuGraphInstantiateWithFlags"
+            return self._call(long_name if hasattr(self._driver, long_name) else "cuGraphInstantiate", recorded, 0)
+        finally:
+            with contextlib.suppress(LightTrackError):  # no reason to lose the graph
+                self._call("cuGraphDestroy", recorded)
+
+    def launch(self, graph: Handle, stream: Handle) -> None:
+        self._call("cuGraphLaunch", graph, stream)
+
+    def destroy_graph(self, graph: Handle) -> None:
+        self._call("cuGraphExecDestroy", graph)
+
+    def create_event(self) -> Handle:
+        return self._call("cuEventCreate", self._driver.CUevent_flags.CU_EVENT_DEFAULT.value)
+
+    def record(self, event: Handle, stream: Handle) -> None:
+        self._call("cuEventRecord", event, stream)
+
+    def milliseconds(self, start: Handle, end: Handle) -> float:
+        return float(self._call("cuEventElapsedTime", start, end))
+
+    def destroy_event(self, event: Handle) -> None:
+        self._call("cuEventDestroy", event)
+
+    def close(self) -> None:
+        self._call("cuDevicePrimaryCtxRelease", self._device)
+
+    def _attribute(self, name: str) -> int:
+        attribute = getattr(self._driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+        return int(self._call("cuDeviceGetAttribute", attribute, self._device))
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        try:
+            error, *results = getattr(self._driver, function)(*arguments)
+        except (
+            RuntimeError,
+            OSError,
+            AttributeError,
+        ) as problem:  # the driver's library, or the function in it, is not there
+            raise LightTrackError(f"CUDA: {function}: {problem}") from problem
+        if error != self._driver.CUresult.CUDA_SUCCESS:
+            raise LightTrackError(f"CUDA: {function} failed ({getattr(error, 'name', error)})")
+        return results[0] if results else None
+
+
+class _PyCuda:
+    """`pycuda.driver`, which reports errors as exceptions and knows nothing of graphs."""
+
+    binding = "pycuda"
+    captures = False
+
+    def __init__(self, driver: ModuleType, ordinal: int) -> None:
+        self._driver = driver
+        with self._errors("cuInit"):
+            driver.init()
+            device = driver.Device(ordinal)
+            attribute = driver.device_attribute
+            self.device = Device(
+                device.name(),
+                tuple(device.compute_capability()),
+                bool(device.get_attribute(attribute.INTEGRATED)),
+                driver.get_driver_version(),
+            )
+            self._context = device.retain_primary_context()
+        self._allocations: dict[int, Any] = {}
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        with self._errors("cuCtxPushCurrent"):
+            self._context.push()
+        try:
+            yield
+        finally:
+            with self._errors("cuCtxPopCurrent"):
+                self._context.pop()
+
+    def allocate(self, size: int) -> int:
+        with self._errors("cuMemAlloc"):
+            allocation = self._driver.mem_alloc(size)
+        self._allocations[int(allocation)] = allocation
+        return int(allocation)
+
+    def free(self, address: int) -> None:
+        with self._errors("cuMemFree"):
+            self._allocations.pop(address).free()
+
+    def allocate_host(self, size: int) -> HostMemory:
+        with self._errors("cuMemHostAlloc"):
+            array = self._driver.pagelocked_empty(size, np.uint8, mem_flags=self._driver.host_alloc_flags.DEVICEMAP)
+            address = int(array.base.get_device_pointer())
+        array[:] = 0
+        return HostMemory(array, address, array.base)
+
+    def free_host(self, memory: HostMemory) -> None:
+        with self._errors("cuMemFreeHost"):
+            memory.handle.free()
+
+    def create_stream(self) -> Handle:
+        with self._errors("cuStreamCreate"):
+            return self._driver.Stream(_NON_BLOCKING)
+
+    def stream_address(self, stream: Handle) -> int:
+        return int(stream.handle)
+
+    def destroy_stream(self, stream: Handle) -> None:
+        """PyCUDA destroys it with the last reference, inside this context as long as the caller is."""
+
+    def synchronize(self, stream: Handle) -> None:
+        with self._errors("cuStreamSynchronize"):
+            stream.synchronize()
+
+    def upload(self, address: int, array: npt.NDArray[Any], stream: Handle) -> None:
+        with self._errors("cuMemcpyHtoDAsync"):
+            self._driver.memcpy_htod_async(address, array, stream)
+
+    def download(self, array: npt.NDArray[Any], address: int, stream: Handle) -> None:
+        with self._errors("cuMemcpyDtoHAsync"):
+            self._driver.memcpy_dtoh_async(array, address, stream)
+
+    def copy(self, to: int, source: int, size: int, stream: Handle) -> None:
+        with self._errors("cuMemcpyDtoDAsync"):
+            self._driver.memcpy_dtod_async(to, source, size, stream)
+
+    def begin_capture(self, stream: Handle) -> None:
+        raise LightTrackError("PyCUDA has no CUDA graphs")
+
+    def end_capture(self, stream: Handle) -> Handle:
+        raise LightTrackError("PyCUDA has no CUDA graphs")
+
+    def launch(self, graph: Handle, stream: Handle) -> None:
+        raise LightTrackError("PyCUDA has no CUDA graphs")
+
+    def destroy_graph(self, graph: Handle) -> None:
+        raise LightTrackError("PyCUDA has no CUDA graphs")
+
+    def create_event(self) -> Handle:
+        with self._errors("cuEventCreate"):
+            return self._driver.Event()
+
+    def record(self, event: Handle, stream: Handle) -> None:
+        with self._errors("cuEventRecord"):
+            event.record(stream)
+
+    def milliseconds(self, start: Handle, end: Handle) -> float:
+        with self._errors("cuEventElapsedTime"):
+            return float(start.time_till(end))
+
+    def destroy_event(self, event: Handle) -> None:
+        """As destroy_stream."""
+
+    def close(self) -> None:
+        with self._errors("cuDevicePrimaryCtxRelease"):
+            self._context.detach()
+
+    @contextlib.contextmanager
+    def _errors(self, function: str) -> Iterator[None]:
+        try:
+            yield
+        except self._driver.Error as error:
+            raise LightTrackError(f"CUDA: {function} failed ({error})") from error
+
+
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which PyCUDA has no name
+_BINDINGS: tuple[tuple[str, Any], ...] = (
+    ("cuda.bindings.driver", _CudaBindings),
+    ("cuda.cuda", _CudaBindings),  # its name in cuda-python 11 and 12.0 to 12.5
+    ("pycuda.driver", _PyCuda),
+)

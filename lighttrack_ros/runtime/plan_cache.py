@@ -1,0 +1,120 @@
+"""Compiled plans in the user's cache directory, found again by all that they depend on."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class PlanKey:
+    """All that a plan depends on."""
+
+    graph: str  # sha256 of the file
+    dimensions: Mapping[str, int]
+    precision: str
+    builder: int  # build.VERSION
+    tensorrt: str  # package and version
+    cuda: int  # the driver's, 12060 is 12.6
+    gpu: str
+    compute_capability: str
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One plan in the cache, for people to read."""
+
+    path: Path
+    model: str  # folder and file name of the graph
+    key: PlanKey
+    seconds: float  # that it took to compile
+    size: int  # bytes
+
+
+class PlanCache:
+    """A folder of plans; each has a JSON file beside it that says what it was made from.
+
+    Files appear whole or not at all, also when several processes write.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        self.folder = folder or Path(cache) / "lighttrack_ros/plans"
+
+    def path(self, key: PlanKey) -> Path:
+        return self.folder / f"{key.digest}.plan"
+
+    def load(self, key: PlanKey) -> bytes | None:
+        with contextlib.suppress(OSError):
+            return self.path(key).read_bytes()
+        return None
+
+    def store(self, key: PlanKey, plan: bytes, model: str, seconds: float) -> None:
+        """Raises OSError where the folder cannot be written."""
+        facts = {"model": model, "seconds": round(seconds, 3), "key": asdict(key)}
+        _write(self.path(key).with_suffix(".json"), json.dumps(facts, indent=1).encode())
+        _write(self.path(key), plan)
+
+    def load_timings(self, key: PlanKey) -> bytes:
+        with contextlib.suppress(OSError):
+            return self._timings(key).read_bytes()
+        return b""
+
+    def store_timings(self, key: PlanKey, timings: bytes) -> None:
+        """Raises OSError where the folder cannot be written."""
+        _write(self._timings(key), timings)
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """Held while a plan is built: one at a time on a machine, as the builder times kernels.
+
+        Raises OSError where the folder cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "building.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def entries(self) -> list[Entry]:
+        """What is there, newest first; files that are not a cache's own are left out."""
+        found = []
+        for path in self.folder.glob("*.plan"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                facts = json.loads(path.with_suffix(".json").read_bytes())
+                stat = path.stat()
+                entry = Entry(path, facts["model"], PlanKey(**facts["key"]), float(facts["seconds"]), stat.st_size)
+                found.append((stat.st_mtime, entry))
+        return [entry for _, entry in sorted(found, key=lambda item: item[0], reverse=True)]
+
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
+
+    def _timings(self, key: PlanKey) -> Path:
+        on = hashlib.sha256(f"{key.tensorrt} {key.cuda} {key.gpu} {key.compute_capability}".encode()).hexdigest()[:16]
+        return self.folder / f"{on}.timings"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """To another name first; renaming is atomic."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise

@@ -1,0 +1,367 @@
+"""The TensorRT engine and its plan cache, over the strict doubles of CUDA and TensorRT (gpu_double.py)."""
+
+import itertools
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from gpu_double import ContractError, Gpu, Stream, installed
+from onnx import TensorProto, helper
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.runtime import load_engine
+from lighttrack_ros.runtime.engine import _tensorrt_is_here
+from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
+from lighttrack_ros.runtime.plan_cache import PlanCache
+from lighttrack_ros.runtime.tensorrt import TensorRTEngine
+
+FIRST, SECOND = {"side": 6}, {"side": 4}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    _tensorrt_is_here.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/lighttrack_ros/plans"
+
+
+@pytest.fixture
+def graphs(tmp_path) -> tuple[Path, Path]:
+    """A first graph, bytes to features, and a second that takes bytes and the features."""
+    crop = helper.make_tensor_value_info("crop", TensorProto.UINT8, ["side", "side", 3])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, 3])
+    scaled = [
+        helper.make_node("Transpose", ["crop"], ["planes"], perm=[2, 0, 1]),
+        helper.make_node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["floats", "weights"], ["scaled"]),
+    ]
+    mean = helper.make_node("ReduceMean", ["scaled"], ["means"], axes=[1, 2], keepdims=0)
+    weights = onnx.numpy_helper.from_array(np.float32([[[0.5]], [[0.25]], [[2]]]), "weights")
+    one = onnx.numpy_helper.from_array(np.int64([1, 3]), "shape")
+    score, pixels = (
+        helper.make_tensor_value_info("score", TensorProto.FLOAT, [1, 3]),
+        helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [3, "side", "side"]),
+    )
+    reshape = helper.make_node("Reshape", ["means", "shape"], ["features"])
+    plain = helper.make_node("Reshape", ["means", "shape"], ["own"])
+    add = helper.make_node("Add", ["own", "features"], ["score"])
+    out = helper.make_node("Identity", ["scaled"], ["pixels"])
+    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+    for path, nodes, inputs, outputs in (
+        (first, [*scaled, mean, reshape], [crop], [features]),
+        (second, [*scaled, mean, plain, add, out], [crop, features], [score, pixels]),
+    ):
+        graph = helper.make_graph(nodes, "graph", inputs, outputs, [weights, one])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.save(model, path)
+    return first, second
+
+
+def crop_of(side: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+
+
+def expected(graphs, first_crop, second_crop) -> dict[str, np.ndarray]:
+    first, second = OnnxRuntimeEngine(graphs[0], FIRST, 1), OnnxRuntimeEngine(graphs[1], SECOND, 1)
+    features = first.run({"crop": first_crop})["features"]
+    return {name: array.copy() for name, array in second.run({"crop": second_crop, "features": features}).items()}
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
+@pytest.mark.parametrize("version", ["8.6.2", "10.3.0", "11.4.0.106"])
+def test_frames_equal_onnxruntime_with_features_handed_over_by_address(graphs, binding, integrated, version):
+    with installed(Gpu(integrated=integrated), binding, version) as gpu:
+        first, second = TensorRTEngine(graphs[0], FIRST, "fp32"), TensorRTEngine(graphs[1], SECOND, "fp32")
+        features = None
+        for frame in range(6):
+            if frame % 3 == 0:  # a new target
+                first_crop = crop_of(6, frame)
+                first.input_buffers["crop"][:] = first_crop
+                features = first.run({})["features"]
+            second_crop = crop_of(4, 100 + frame)
+            second.input_buffers["crop"][:] = second_crop
+            gpu.calls.clear()
+            outputs = second.run({"features": features})
+            calls = list(gpu.calls)
+            reference = expected(graphs, first_crop, second_crop)
+            np.testing.assert_allclose(np.asarray(outputs["score"]), reference["score"], rtol=1e-5)
+        # The features never left the GPU, and the settled frame is one launch (PyCUDA: copies and one enqueue).
+        if binding == "cuda-bindings":
+            assert calls == ["cuCtxPushCurrent", "cuGraphLaunch", "cuStreamSynchronize", "cuCtxPopCurrent"]
+        else:
+            assert "set_tensor_address" not in calls
+            assert calls.count("execute_async_v3") == 1
+            copies = [call for call in calls if "Memcpy" in call]
+            assert copies == ([] if integrated else ["cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync"])
+        first.close()
+        second.close()
+        second.close()
+
+
+def test_only_what_the_host_reads_is_copied_back(graphs):
+    with installed(Gpu(), "pycuda") as gpu:
+        engine = TensorRTEngine(graphs[1], SECOND, "fp32")
+        outputs = engine.run({})
+        assert gpu.calls.count("cuMemcpyDtoHAsync") == 0
+        np.asarray(outputs["score"])
+        gpu.calls.clear()
+        engine.run({})
+        np.asarray(outputs["score"])
+        assert gpu.calls.count("cuMemcpyDtoHAsync") == 1
+        engine.close()
+
+
+def test_held_inputs_stay_and_arrays_are_taken_once(graphs):
+    with installed(Gpu()):
+        first, second = TensorRTEngine(graphs[0], FIRST, "fp32"), TensorRTEngine(graphs[1], SECOND, "fp32")
+        first_crop, second_crop = crop_of(6, 1), crop_of(4, 2)
+        reference = expected(graphs, first_crop, second_crop)["score"]
+        second.hold(first.run({"crop": first_crop}))
+        first.run({"crop": crop_of(6, 3)})  # overwrites its output, not what is held
+        for _ in range(4):
+            outputs = second.run({"crop": second_crop})
+            np.testing.assert_allclose(np.asarray(outputs["score"]), reference, rtol=1e-5)
+        second.hold({"features": np.zeros((1, 3), np.float32)})
+        features = OnnxRuntimeEngine(graphs[0], FIRST, 1).run({"crop": first_crop})["features"]
+        held = np.asarray(second.run({"crop": second_crop})["score"]).copy()
+        np.testing.assert_allclose(held, reference - features, rtol=1e-4)
+        given = second.run({"crop": second_crop, "features": features})  # for this run only
+        np.testing.assert_allclose(np.asarray(given["score"]), reference, rtol=1e-5)
+        np.testing.assert_array_equal(np.asarray(second.run({"crop": second_crop})["score"]), held)
+        first.close()
+        second.close()
+
+
+def test_runs_in_another_thread_than_it_was_made_in(graphs):
+    with installed(Gpu()):
+        engine = TensorRTEngine(graphs[0], FIRST, "fp32")
+        results = []
+        for _ in range(4):
+            thread = threading.Thread(target=lambda: results.append(np.asarray(engine.run({})["features"]).copy()))
+            thread.start()
+            thread.join()
+        assert len(results) == 4
+        engine.close()
+
+
+@pytest.mark.parametrize("call", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate"])
+def test_without_a_graph_it_goes_on_and_says_so(graphs, caplog, call):
+    with installed(Gpu()) as gpu:
+        engine = TensorRTEngine(graphs[0], FIRST, "fp32")
+        gpu.failing[call] = 0
+        crop = crop_of(6, 5)
+        for _ in range(4):
+            features = np.asarray(engine.run({"crop": crop})["features"])
+        reference = OnnxRuntimeEngine(graphs[0], FIRST, 1).run({"crop": crop})["features"]
+        np.testing.assert_allclose(features, reference, rtol=1e-5)
+        assert gpu.launches == 0
+        assert [r for r in caplog.records if "runs without a CUDA graph" in r.message and call in r.message]
+        assert gpu.calls.count("cuStreamBeginCapture") == 1  # tried once
+        engine.close()
+
+
+def test_a_network_that_fails_inside_a_capture_runs_without(graphs, caplog):
+    with installed(Gpu()) as gpu:
+        engine = TensorRTEngine(graphs[0], FIRST, "fp32")
+        engine.run({})
+        gpu.failing["execute_async_v3"] = 0
+        with pytest.raises(LightTrackError, match=r"first\.onnx: .*made to fail"):
+            engine.run({})
+        del gpu.failing["execute_async_v3"]
+        np.asarray(engine.run({})["features"])
+        engine.close()
+
+
+@pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
+def test_whatever_call_fails_nothing_is_left(graphs, binding, cache):
+    """Each call of a life in turn fails once; the error names the graph or CUDA, and all is given back."""
+    for number in itertools.count():
+        gpu = Gpu()
+        gpu.fail_at = number
+        failed = None
+        with installed(gpu, binding):
+            engine = None
+            try:
+                engine = TensorRTEngine(graphs[1], SECOND, "fp32")
+                for _ in range(3):
+                    np.asarray(engine.run({})["score"])
+                engine.hold({"features": np.zeros((1, 3), np.float32)})
+                engine.run({})
+            except LightTrackError as error:
+                failed = str(error)
+            finally:
+                try:
+                    if engine:
+                        engine.close()
+                except LightTrackError as error:
+                    failed = failed or str(error)
+            engine = None
+        if failed is not None:
+            assert "CUDA" in failed or "TensorRT" in failed or "graph" in failed
+        for path in cache.glob("*"):
+            path.unlink()  # the builder's calls are part of every life
+        if number >= len(gpu.calls):
+            assert number > 40
+            return
+
+
+def test_errors_of_use(graphs):
+    with installed(Gpu()):
+        engine = TensorRTEngine(graphs[1], SECOND, "fp32")
+        with pytest.raises(LightTrackError, match="no input 'image', expected crop, features"):
+            engine.run({"image": np.zeros(1)})
+        with pytest.raises(LightTrackError, match=r"input features is float64 \(1, 3\), expected float32 \(1, 3\)"):
+            engine.run({"features": np.zeros((1, 3))})
+        with pytest.raises(LightTrackError, match=r"input crop is uint8 \(5, 4, 3\), expected uint8 \(4, 4, 3\)"):
+            engine.hold({"crop": np.zeros((5, 4, 3), np.uint8)})
+        outputs = engine.run({})
+        engine.close()
+        with pytest.raises(LightTrackError, match="the engine is closed"):
+            engine.run({})
+        with pytest.raises(LightTrackError, match="the engine is closed"):
+            np.asarray(outputs["score"])
+        with pytest.raises(LightTrackError, match=r"crop has free dimensions \['side', 'side'\]"):
+            TensorRTEngine(graphs[0], {}, "fp32")
+
+
+def test_tensorrt_own_words_are_in_the_error(graphs):
+    for call in ("parse", "build_serialized_network", "create_network", "Builder", "Runtime"):
+        with installed(Gpu()) as gpu:
+            gpu.failing[call] = 0
+            with pytest.raises(LightTrackError, match=r"first\.onnx: TensorRT.*made to fail"):
+                TensorRTEngine(graphs[0], FIRST, "fp32")
+
+
+def test_plans_are_built_once_and_by_what_they_depend_on(graphs, cache):
+    def load(gpu=None, precision="fp16", dimensions=FIRST, version="10.3.0") -> int:
+        with installed(gpu or Gpu(), tensorrt=version) as device:
+            TensorRTEngine(graphs[0], dimensions, precision).close()
+            return device.calls.count("build_serialized_network")
+
+    assert load() == 1
+    assert load() == 0
+    assert load(precision="fp32") == 1
+    assert load(dimensions={"side": 8}) == 1
+    assert load(version="10.4.0") == 1
+    assert load(Gpu(name="Other")) == 1
+    assert load(Gpu(driver=12080)) == 1
+    assert load() == 0
+    graphs[0].write_bytes(graphs[1].read_bytes())
+    assert load() == 1
+    assert len(PlanCache().entries()) == 7
+    assert {entry.key.precision for entry in PlanCache().entries()} == {"fp16", "fp32"}
+    assert not [path for path in cache.iterdir() if path.suffix not in (".plan", ".json", ".timings", ".lock")]
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish", b"half"])
+def test_a_plan_that_does_not_load_is_built_anew(graphs, cache, caplog, damage):
+    with installed(Gpu()):
+        TensorRTEngine(graphs[0], FIRST, "fp32").close()
+    (plan,) = cache.glob("*.plan")
+    whole = plan.read_bytes()
+    plan.write_bytes(whole[:10] if damage == b"half" else damage)
+    with installed(Gpu()) as gpu:
+        engine = TensorRTEngine(graphs[0], FIRST, "fp32")
+        assert np.asarray(engine.run({})["features"]).shape == (1, 3)
+        engine.close()
+        assert gpu.calls.count("build_serialized_network") == 1
+    assert plan.read_bytes() == whole
+    assert [record for record in caplog.records if "does not load" in record.message]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(graphs, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for _ in range(2):
+        with installed(Gpu()) as gpu:
+            TensorRTEngine(graphs[0], FIRST, "fp32").close()
+            assert gpu.calls.count("build_serialized_network") == 1
+    assert [record for record in caplog.records if "will not be kept" in record.message]
+
+
+def test_timings_of_another_gpu_are_no_reason_to_fail(graphs, cache):
+    with installed(Gpu()):
+        TensorRTEngine(graphs[0], FIRST, "fp32").close()
+    (timings,) = cache.glob("*.timings")
+    timings.write_bytes(b"of another GPU")
+    with installed(Gpu()) as gpu:
+        TensorRTEngine(graphs[1], SECOND, "fp32").close()
+        assert gpu.calls.count("build_serialized_network") == 1
+
+
+def test_auto_takes_tensorrt_where_it_is_and_says_why_not(graphs, caplog):
+    caplog.set_level(logging.INFO)
+    with installed(Gpu()):
+        engine = load_engine(graphs[0], "auto", dimensions=FIRST)
+        assert engine.backend == "tensorrt"
+        engine.close()
+    _tensorrt_is_here.cache_clear()
+    with installed(Gpu()) as gpu:
+        gpu.failing["cuInit"] = 0
+        engine = load_engine(graphs[0], "auto", dimensions=FIRST)
+        assert engine.backend == "onnxruntime"
+    (line,) = {record.message for record in caplog.records if "onnxruntime" in record.message}
+    assert "cuInit" in line
+    _tensorrt_is_here.cache_clear()
+    with installed(Gpu(), binding="none"):
+        assert load_engine(graphs[0], "auto", dimensions=FIRST).backend == "onnxruntime"
+        with pytest.raises(LightTrackError, match=r"pip install cuda-python.*JetPack 6.*JetPack 7"):
+            load_engine(graphs[0], "tensorrt", dimensions=FIRST)
+
+
+def test_auto_survives_a_graph_that_does_not_compile(graphs, caplog):
+    with installed(Gpu()) as gpu:
+        gpu.failing["build_serialized_network"] = 0
+        engine = load_engine(graphs[0], "auto", dimensions=FIRST)
+        assert engine.backend == "onnxruntime"
+        assert [record for record in caplog.records if "made to fail" in record.message]
+
+
+def test_tensorrt_missing_says_how_to_install_it(graphs, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(LightTrackError, match=r"JetPack 6 and 7: sudo apt install python3-libnvinfer.*Desktop: pip"):
+        load_engine(graphs[0], "tensorrt", dimensions=FIRST)
+
+
+def test_timing_repeats_the_last_run(graphs):
+    with installed(Gpu()):
+        engine = TensorRTEngine(graphs[0], FIRST, "fp32")
+        engine.run({})
+        gpu_ms, host_ms = engine.milliseconds(5)
+        assert gpu_ms.shape == host_ms.shape == (5,)
+        assert (gpu_ms > 0).all()
+        assert (host_ms > 0).all()
+        engine.close()
+
+
+def test_the_double_is_strict():
+    """A double that lets everything pass would prove nothing."""
+    gpu = Gpu()
+    with pytest.raises(ContractError, match="no current context"):
+        gpu.allocate(4, pinned=False)
+    gpu.retained += 1
+    gpu.push()
+    block = gpu.allocate(300, pinned=False)
+    stream = gpu.make(Stream())
+    with pytest.raises(ContractError, match="run over the end"):
+        gpu.copy(block.address, block.address + 200, 200, stream)
+    gpu.copy(block.address, block.address + 200, 50, stream)
+    with pytest.raises(ContractError, match="nobody wrote"):
+        gpu.synchronize(stream)
+    gpu.copy(block.address, block.address + 200, 50, stream)
+    with pytest.raises(ContractError, match="work is pending"):
+        gpu.free(block.address, pinned=False)
+    gpu.things[stream].queue.clear()
+    gpu.begin_capture(stream)
+    with pytest.raises(ContractError, match="inside a capture"):
+        gpu.allocate(4, pinned=True)
+    gpu.end_capture(stream)
+    with pytest.raises(AssertionError):
+        gpu.check_clean()
+    gpu.free(block.address, pinned=False)
+    with pytest.raises(ContractError, match="after free"):
+        gpu.find(block.address, 1)
