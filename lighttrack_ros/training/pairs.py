@@ -99,7 +99,7 @@ class PairSource:
         search = self._crops([plan.search for plan in plans], s.search_size)
         box = torch.tensor([plan.box for plan in plans], dtype=torch.float32, device=device)
         for i, plan in enumerate(plans):
-            _paste(search, i, plan, box[i].tolist())
+            _paste(search, i, plan)
         for crops, looks in ((template, [p.template for p in plans]), (search, [p.search for p in plans])):
             for i, view in enumerate(looks):
                 crops[i] = view.look(crops[i])
@@ -336,10 +336,10 @@ class _Plan(NamedTuple):
     dice: list[float]
 
 
-def _paste(search: Tensor, i: int, plan: _Plan, box: list[float]) -> None:
+def _paste(search: Tensor, i: int, plan: _Plan) -> None:
     """Occlude the target of crop `i`, or put a recoloured copy of it elsewhere, in place."""
     size = search.shape[-1]
-    x0, y0, x1, y1 = (round(min(max(value, 0), size)) for value in box)
+    x0, y0, x1, y1 = (round(min(max(value, 0), size)) for value in plan.box)
     width, height = x1 - x0, y1 - y0
     if min(width, height) < 8:
         return
