@@ -14,9 +14,13 @@ from lighttrack_ros.errors import LightTrackError
 # Modules are imported only when their subcommand runs: `lighttrack track` must not load torch or rclpy.
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("lighttrack_ros.node.demo", "camera, node and observer in a generated scene, over real ROS 2"),
-    "track": ("lighttrack_ros.evaluation.track", "follow one target through a video, a folder or a camera, without ROS"),
+    "track": (
+        "lighttrack_ros.evaluation.track",
+        "follow one target through a video, a folder or a camera, without ROS",
+    ),
     "replay": ("lighttrack_ros.node.replay", "publish a rosbag2, a video or a folder of frames as a camera"),
     "evaluate": ("lighttrack_ros.evaluation.evaluate", "one-pass evaluation on sequences with ground truth"),
+    "bench": ("lighttrack_ros.evaluation.bench", "what each network costs on this machine"),
     "import": ("lighttrack_ros.networks.importer", "turn a published checkpoint into a model folder"),
     "train": ("lighttrack_ros.training.train", "train or distil a LightTrack model"),
     "download": ("lighttrack_ros.networks.download", "fetch a published checkpoint and import it"),

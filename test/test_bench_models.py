@@ -1,0 +1,30 @@
+"""`lighttrack bench models`: that it counts right and reports what it ran; its times are asserted nowhere."""
+
+import json
+
+import pytest
+
+from lighttrack_ros.cli import main
+
+
+def test_the_work_of_each_way_to_run_a_network(tmp_path, capsys):
+    """MixFormerV2-S against the counts made of the official code; DyTrack's work falls with the exit."""
+    figures = tmp_path / "models.json"
+    command = ["bench", "models", "--models", "mixformerv2_small", "dytrack_small", "--rounds", "1", "--threads", "1"]
+    assert main([*command, "--json", str(figures)]) == 0
+    rows = json.loads(figures.read_text())["rows"]
+    table = capsys.readouterr().out
+    assert all(row["what"] in table for row in rows)
+    full, kept, _, *exits = [row["macs"] for row in rows]
+    assert full == pytest.approx(4820, rel=0.01)
+    assert kept == pytest.approx(2760, rel=0.01)
+    assert rows[0]["parameters"] == pytest.approx(16.04, abs=0.01)
+    assert len(exits) == 4
+    blocks = (12, 9, 6, 3)
+    for macs, count in zip(exits, blocks, strict=True):
+        assert macs / exits[0] == pytest.approx(count / blocks[0], abs=0.02)
+
+
+def test_an_unknown_network_is_named(capsys):
+    assert main(["bench", "models", "--models", "mixformer"]) == 1
+    assert "expected some of lighttrack_mobile, mixformerv2_small" in capsys.readouterr().err
