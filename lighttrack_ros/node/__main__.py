@@ -43,7 +43,7 @@ def main() -> int:
         while rclpy.ok() and not stop.is_set():
             try:
                 executor.spin()
-            except Exception:  # noqa: PERF203; e.g. on Humble a transition that is not possible now
+            except Exception:  # noqa: PERF203 - e.g. on Humble a transition that is not possible now
                 node.get_logger().error(f"a callback failed: {traceback.format_exc()}")
 
     if node.parameters.autostart:

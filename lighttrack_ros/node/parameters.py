@@ -64,6 +64,9 @@ class Parameters:
     buffer_megabytes: int = _parameter(
         128, "Most memory for those images, megabytes (10^6 bytes).", ANY_TIME, low=1, high=4096
     )
+    diagnostics_period: float = _parameter(
+        1.0, "Time between two messages on /diagnostics, seconds.", AT_START, low=0.1, high=60.0
+    )
 
 
 def declare(node: Node) -> Parameters:

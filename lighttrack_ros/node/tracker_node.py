@@ -39,8 +39,6 @@ from lighttrack_ros.node.tracking_loop import NO_TARGET, Outcome, TrackingLoop
 from lighttrack_ros.session import Session, State
 from lighttrack_ros.trackers import Tracker, create_tracker
 
-DIAGNOSTICS_PERIOD = 1.0  # seconds
-
 
 class TrackerNode(LifecycleNode):
     """Follows one target through a camera's images; see docs/node.md.
@@ -65,7 +63,7 @@ class TrackerNode(LifecycleNode):
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
-        self.create_timer(DIAGNOSTICS_PERIOD, self._on_timer)
+        self.create_timer(self.parameters.diagnostics_period, self._on_timer)
 
     def autostart(self) -> None:
         """Configure and activate; what goes wrong is logged, and the node stays as far as it got."""
@@ -210,9 +208,9 @@ class TrackerNode(LifecycleNode):
     def _track(self, box: Box, stamp: int, target_id: str) -> None:
         if self._active is None:
             return
-        if not all(map(math.isfinite, box)) or box.width <= 0 or box.height <= 0:
+        if not (all(map(math.isfinite, box)) and box.width >= 1 and box.height >= 1):
             self._health.problem(
-                "bad_boxes", f"{tuple(box)}: x, y, width, height must be finite, width and height greater than 0"
+                "bad_boxes", f"{tuple(box)}: expected finite numbers, width and height at least 1 pixel"
             )
             return
         self._active.loop.track(box, stamp, target_id)

@@ -242,22 +242,25 @@ class TrackingLoop:
     def _process(self, arrival: Arrival, init_box: _InitBox | None) -> bool:
         """Track or start on one image; returns whether the tracker may have idle work now."""
         began = time.perf_counter()
-        self._done = arrival.number
+        news = arrival.number > self._done
+        self._done = max(self._done, arrival.number)
         if init_box is None and self._target is None:
-            self._say(arrival, NO_TARGET, "", None, began)
+            self._say(arrival, NO_TARGET, None, began)
             return False
         try:
             frame = self.read(arrival.message)
         except LightTrackError as error:
             self._health.problem("bad_images", str(error))
             if init_box is not None:
-                self._wait_for_better(init_box)
+                self._wait_for_better(init_box, arrival)
             return False
         self._health.count("images_decoded")
-        report = self._start(arrival, frame, init_box) if init_box is not None else self._step(frame)
+        report = self._start(arrival, frame, init_box) if init_box is not None else None
+        if report is None and news:
+            report = self._step(frame)
         if report is None:
             return False
-        self._say(arrival, report, self._target.target_id if self._target else "", frame, began)
+        self._say(arrival, report, frame, began)
         self._step_time += 0.2 * (time.perf_counter() - began - self._step_time)
         return True
 
@@ -271,13 +274,15 @@ class TrackingLoop:
         self._session.start(frame, init_box.box)
         self._target = _Target(init_box.target_id, (frame.width, frame.height))
         self._strangers = 0
+        self._done = arrival.number
         self._reported = arrival.number
         self._catch_up_until = time.monotonic() + CATCH_UP
         return Report(State.TRACKING, _inside(init_box.box, frame), 1.0)
 
     def _step(self, frame: Frame) -> Report | None:
-        """Find the target; None if this is another camera's image."""
-        assert self._target is not None
+        """Find the target, if there is one; None if this is another camera's image."""
+        if self._target is None:
+            return NO_TARGET
         if (frame.width, frame.height) == self._target.size:
             self._strangers = 0
             return self._session.step(frame)
@@ -292,17 +297,18 @@ class TrackingLoop:
         self._target = None
         return NO_TARGET
 
-    def _wait_for_better(self, init_box: _InitBox) -> None:
-        """The box's image cannot be read: start on the next, unless another box has come."""
+    def _wait_for_better(self, init_box: _InitBox, arrival: Arrival) -> None:
+        """The box's image cannot be read: start on the one after it, unless another box has come."""
         with self._news:
             if self._init_box is None and not self._reset:
-                self._init_box = _InitBox(init_box.box, 0, init_box.target_id, self._done)
+                self._init_box = _InitBox(init_box.box, 0, init_box.target_id, arrival.number)
 
-    def _say(self, arrival: Arrival, report: Report, target_id: str, frame: Frame | None, began: float) -> None:
+    def _say(self, arrival: Arrival, report: Report, frame: Frame | None, began: float) -> None:
         dropped = max(0, arrival.number - self._reported - 1)
         self._reported = arrival.number
         self._health.count("images_processed")
         self._health.count("images_dropped", dropped)
+        target_id = self._target.target_id if self._target else ""
         self._publish(Outcome(arrival, report, target_id, frame, began, dropped, not self._catch_up_until))
 
     def _until_next_image(self) -> float:

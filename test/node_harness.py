@@ -1,0 +1,265 @@
+"""The tracker node in a process of its own, and a camera, an operator and an observer in this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState, GetState
+from lighttrack_ros.msg import InitBox, TrackedTarget
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+from std_srvs.srv import SetBool, Trigger
+
+from lighttrack_ros.geometry import Box
+from lighttrack_ros.node.transport import transport_environment, tune_malloc
+
+TIMEOUT = 60.0  # seconds: for a machine that does other things too, not a claim about speed
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def wait_for(condition: Callable[[], object], what: str, said: Callable[[], str] = str) -> object:
+    """The condition's first true value; fails the test when none comes, with what was `said` until then."""
+    end = time.monotonic() + TIMEOUT
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"waited {TIMEOUT} s in vain for {what}\n{said()}"
+        time.sleep(0.005)
+
+
+def free_domain() -> int:
+    """A ROS domain in which nobody seems to be, other for every process that asks at the same time."""
+    for offset in range(100):
+        domain = 1 + (os.getpid() + offset) % 100
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7400 + 250 * domain + 10))  # where a domain's first participant listens
+            except OSError:
+                continue
+            return domain
+    raise RuntimeError("every ROS domain from 1 to 100 is in use")
+
+
+class NodeProcess:
+    """`python -m lighttrack_ros.node` with parameters; everything it prints is kept."""
+
+    def __init__(self, namespace: str, **parameters: object) -> None:
+        arguments = ["--ros-args", "-r", f"__ns:=/{namespace}"]
+        for key, value in parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            arguments += ["-p", f"{key}:={text}"]
+        self.output = ""
+        # The checkout's sources, wherever the tests are started from.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lighttrack_ros.node", *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_for_output(self, text: str) -> None:
+        wait_for(lambda: text in self.output or self.process.poll() is not None, repr(text), lambda: self.output)
+        assert text in self.output, self.output
+
+    def interrupt(self, times: int = 1) -> int:
+        """SIGINT, and the exit status."""
+        for _ in range(times):
+            self.process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        return self.wait()
+
+    def wait(self) -> int:
+        try:
+            status = self.process.wait(TIMEOUT)
+        finally:
+            self.process.kill()
+            self._reader.join(TIMEOUT)
+        return status
+
+    def resident(self) -> int:
+        """Bytes of memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output += line
+
+
+class World:
+    """What is around the node: publishes images and boxes, keeps what the node says."""
+
+    def __init__(self) -> None:
+        os.environ.update(transport_environment())
+        os.environ["ROS_DOMAIN_ID"] = str(free_domain())
+        tune_malloc()
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = Node("world", context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+class Tracker:
+    """One node process in a namespace, with its topics and services as somebody outside sees them."""
+
+    def __init__(self, world: World, namespace: str, camera: str = "reliable", **parameters: object) -> None:
+        self._world = world
+        self.name = f"{namespace}/tracker"
+        parameters = {"image_transport": "raw", "diagnostics_period": 0.1, **parameters}
+        kind, suffix = (Image, "") if parameters["image_transport"] == "raw" else (CompressedImage, "/compressed")
+        node = world.node
+        offered = ReliabilityPolicy.RELIABLE if camera == "reliable" else ReliabilityPolicy.BEST_EFFORT
+        self.camera = node.create_publisher(
+            kind, f"{namespace}/image{suffix}", QoSProfile(depth=5, reliability=offered)
+        )
+        self.init_box = node.create_publisher(InitBox, f"{namespace}/init_box", 1)
+        self.init_roi = node.create_publisher(RegionOfInterest, f"{namespace}/init_roi", 1)
+        self.targets: list[TrackedTarget] = []
+        self.status = None  # the newest DiagnosticStatus
+        self._subscriptions = [
+            node.create_subscription(TrackedTarget, f"{self.name}/target", self.targets.append, 1000),
+            node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100),
+        ]
+        self._clients: dict[str, object] = {}
+        self.process = NodeProcess(namespace, **parameters)
+
+    def wait_until_connected(self) -> None:
+        """Everybody sees everybody: what is published now arrives."""
+        for publisher in (self.camera, self.init_box, self.init_roi):
+            self.wait_for(publisher.get_subscription_count, f"a subscriber of {publisher.topic_name}")
+        self.wait_for(lambda: self._world.node.count_publishers(f"/{self.name}/target"), "the target's topic")
+
+    def wait_for(self, condition: Callable[[], object], what: str) -> object:
+        return wait_for(condition, what, lambda: self.process.output)
+
+    def close(self) -> None:
+        if self.process.process.poll() is None:
+            self.process.interrupt()
+        node = self._world.node
+        for publisher in (self.camera, self.init_box, self.init_roi):
+            node.destroy_publisher(publisher)
+        for subscription in self._subscriptions:
+            node.destroy_subscription(subscription)
+        for client in self._clients.values():
+            node.destroy_client(client)
+
+    def show(self, image: np.ndarray, stamp: int, **changes: object) -> None:
+        """Publish BGR pixels; `stamp` in nanoseconds."""
+        if self.camera.msg_type is CompressedImage:
+            message = CompressedImage(format="bgr8; png compressed bgr8")
+            message.data = array("B", cv2.imencode(".png", image)[1].tobytes())
+        else:
+            message = image_message(image)
+        for field, value in changes.items():
+            setattr(message, field, value)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+        message.header.frame_id = "camera_optical"
+        self.camera.publish(message)
+
+    def track(self, image: np.ndarray, stamp: int) -> TrackedTarget:
+        """Publish an image and wait for what the node says of it."""
+        self.show(image, stamp)
+        return self.wait_for_target(stamp)
+
+    def wait_for_target(self, stamp: int) -> TrackedTarget:
+        return self.wait_for(
+            lambda: next((target for target in reversed(self.targets) if stamp_of(target) == stamp), None),
+            f"a target of the image of {stamp}",
+        )
+
+    def point_at(self, box: Box, stamp: int = 0, target_id: str = "") -> None:
+        message = InitBox(x=box.x, y=box.y, width=box.width, height=box.height, target_id=target_id)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+        self.init_box.publish(message)
+
+    def reset(self) -> Trigger.Response:
+        return self.call(Trigger, "reset", Trigger.Request())
+
+    def enable(self, enabled: bool) -> SetBool.Response:
+        return self.call(SetBool, "enable", SetBool.Request(data=enabled))
+
+    def change_state(self, label: str) -> bool:
+        request = ChangeState.Request()
+        request.transition.label = label
+        return self.call(ChangeState, "change_state", request).success
+
+    def state(self) -> str:
+        return self.call(GetState, "get_state", GetState.Request()).current_state.label
+
+    def set_parameter(self, name: str, value: object) -> object:
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParameters, "set_parameters", request).results[0]
+
+    def describe(self, names: list[str]) -> list:
+        return self.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=names)).descriptors
+
+    def get_parameters(self, names: list[str]) -> list:
+        return self.call(GetParameters, "get_parameters", GetParameters.Request(names=names)).values
+
+    def call(self, kind: type, name: str, request: object) -> object:
+        if name not in self._clients:
+            self._clients[name] = self._world.node.create_client(kind, f"{self.name}/{name}")
+        client = self._clients[name]
+        self.wait_for(client.service_is_ready, f"the service {name}")
+        future = client.call_async(request)
+        self.wait_for(future.done, f"an answer of {name}")
+        return future.result()
+
+    def counts(self) -> dict[str, str]:
+        """Diagnostics from after this call."""
+        for _ in range(2):  # the first may have been on its way before
+            self.status = None
+            status = self.wait_for(lambda: self.status, "diagnostics")
+        return {item.key: item.value for item in status.values}
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == f"{self.name}: tracking":
+                self.status = status
+
+
+def image_message(image: np.ndarray, encoding: str = "bgr8") -> Image:
+    """Rows of bytes, (height, width, channels) or (height, width), as an Image."""
+    pixels = array("B")
+    pixels.frombytes(np.ascontiguousarray(image).tobytes())
+    height, width = image.shape[:2]
+    return Image(height=height, width=width, step=len(pixels) // height, encoding=encoding, data=pixels)
+
+
+def stamp_of(target: TrackedTarget) -> int:
+    return target.header.stamp.sec * 10**9 + target.header.stamp.nanosec
+
+
+def box_of(target: TrackedTarget) -> Box:
+    return Box(target.x, target.y, target.width, target.height)
