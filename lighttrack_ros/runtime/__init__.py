@@ -1,5 +1,5 @@
 """Compiled networks: one `Engine` protocol, one file a backend."""
 
-from lighttrack_ros.runtime.engine import BACKENDS, Engine, TensorSpec, load_engine
+from lighttrack_ros.runtime.engine import BACKENDS, WARM_UP_RUNS, Engine, TensorSpec, load_engine
 
-__all__ = ["BACKENDS", "Engine", "TensorSpec", "load_engine"]
+__all__ = ["BACKENDS", "WARM_UP_RUNS", "Engine", "TensorSpec", "load_engine"]

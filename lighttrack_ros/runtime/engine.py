@@ -71,6 +71,10 @@ class Engine(Protocol):
         ...
 
 
+# After so many alike, reads of the outputs included, an engine does nothing for the first time: its buffers are
+# allocated, and on TensorRT it knows what the host reads and has recorded it all as one CUDA graph.
+WARM_UP_RUNS = 3
+
 # "tensorrt" computes in fp16 as far as that is safe.
 BACKENDS = ("auto", "onnxruntime", "tensorrt", "tensorrt-fp32")
 

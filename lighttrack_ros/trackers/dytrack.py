@@ -15,7 +15,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import DyTrackHyperParameters, Model
-from lighttrack_ros.runtime import load_engine
+from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine
 from lighttrack_ros.runtime.engine import Tensor
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
@@ -49,10 +49,9 @@ class DyTrackTracker(Tracker):
         self._box = box
 
     def update(self, frame: Frame) -> Estimate:
-        if self._box is None:
-            raise LightTrackError("the tracker has no target: call init with a box first")
+        target = self.target
         crop = self._stages[0].input_buffers["crop"]
-        side = crop_region(self._cropper, frame, self._box, self._parameters.search_factor, crop)
+        side = crop_region(self._cropper, frame, target, self._parameters.search_factor, crop)
         passed: dict[str, Tensor] = {}
         for index, stage in enumerate(self._stages):
             outputs = stage.run(passed)
@@ -63,9 +62,19 @@ class DyTrackTracker(Tracker):
                 break
             passed = _to_next_stage(outputs)
         prediction = np.asarray(outputs["box"])[0].tolist()
-        self._box = place_in_frame(prediction, self._box, side, frame)
+        self._box = place_in_frame(prediction, target, side, frame)
         self._policy.stopped(index, quality)
         return Estimate(self._box, quality, index)
+
+    @property
+    def target(self) -> Box:
+        if self._box is None:
+            raise LightTrackError("the tracker has no target: call init with a box first")
+        return self._box
+
+    @target.setter
+    def target(self, box: Box) -> None:
+        self._box = box
 
     def close(self) -> None:
         for engine in (self._template, *self._stages):
@@ -77,11 +86,14 @@ class DyTrackTracker(Tracker):
             stage.hold({name: tensor for name, tensor in outputs.items() if name in stage.inputs})
 
     def _warm_up(self) -> None:
-        """The first run of an engine allocates; it must not be the first frame's."""
-        self._hold_template()
-        passed: dict[str, Tensor] = {}
-        for stage in self._stages:
-            passed = _to_next_stage(stage.run(passed))
+        """What engines do in their first runs must not be the first frames'."""
+        for _ in range(WARM_UP_RUNS):
+            self._hold_template()
+            passed: dict[str, Tensor] = {}
+            for stage in self._stages:
+                outputs = stage.run(passed)
+                np.asarray(outputs["next_quality"]), np.asarray(outputs["box"])
+                passed = _to_next_stage(outputs)
 
 
 class ExitPolicy:

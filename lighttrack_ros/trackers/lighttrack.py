@@ -11,7 +11,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box, context_side, hann_window, round_half_away
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import LightTrackHyperParameters, Model
-from lighttrack_ros.runtime import Engine, load_engine
+from lighttrack_ros.runtime import WARM_UP_RUNS, Engine, load_engine
 from lighttrack_ros.runtime.engine import Array
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
@@ -78,11 +78,11 @@ class LightTrackTracker(Tracker):
             height=max(_SMALLEST, min(height, float(frame.height))),
         )
         left, top = target.centre_x - target.width / 2, target.centre_y - target.height / 2
-        return Estimate(Box(max(0.0, left), max(0.0, top), target.width, target.height), found.score)
+        box = Box(max(0.0, left), max(0.0, top), target.width, target.height)
+        return Estimate(box, found.score, evidence=found.highest)
 
     @property
     def target(self) -> Box:
-        """Where the next frame is searched and how large the target is taken to be; set it to look elsewhere."""
         target = self._known_target()
         width, height = target.width, target.height
         return Box(target.centre_x - width / 2, target.centre_y - height / 2, width, height)
@@ -105,10 +105,13 @@ class LightTrackTracker(Tracker):
         return self._target
 
     def _warm_up(self) -> None:
-        """The first run of an engine allocates; it must not be the first frame's."""
-        self._template_engine.run({})
-        for search in self._searches:
-            search.engine.run({})
+        """What engines do in their first runs must not be the first frames'."""
+        for _ in range(WARM_UP_RUNS):
+            template = self._template_engine.run({})
+            for search in self._searches:
+                search.engine.hold(template)
+                outputs = search.engine.run({})
+                np.asarray(outputs["logits"]), np.asarray(outputs["distances"])
 
 
 class _Target(NamedTuple):
@@ -130,6 +133,7 @@ class _Found(NamedTuple):
     width: float
     height: float
     score: float
+    highest: float  # score of any cell
     penalty: float
 
 
@@ -177,6 +181,7 @@ class _Search:
             width=float(left[best] + right[best]),
             height=float(top[best] + bottom[best]),
             score=float(scores[best]),
+            highest=float(scores.max()),
             penalty=float(penalties[best]),
         )
 

@@ -16,7 +16,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import MixFormerV2HyperParameters, Model
-from lighttrack_ros.runtime import load_engine
+from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine
 from lighttrack_ros.runtime.engine import Tensor
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
@@ -60,16 +60,15 @@ class MixFormerV2Tracker(Tracker):
         self._renew()
 
     def update(self, frame: Frame) -> Estimate:
-        if self._box is None:
-            raise LightTrackError("the tracker has no target: call init with a box first")
+        target = self.target
         parameters = self._parameters
         crop = self._search.input_buffers["crop"]
-        side = crop_region(self._cropper, frame, self._box, parameters.search_factor, crop)
+        side = crop_region(self._cropper, frame, target, parameters.search_factor, crop)
         outputs = self._search.run({})
         score = float(np.asarray(outputs["score"])[0])
         if not math.isfinite(score):
             raise LightTrackError("the network gave a score that is not finite: the engine is broken")
-        box = self._box = place_in_frame(np.asarray(outputs["box"])[0].tolist(), self._box, side, frame)
+        box = self._box = place_in_frame(np.asarray(outputs["box"])[0].tolist(), target, side, frame)
 
         if score > max(parameters.update_score, self._best_score):
             self._best_score = score
@@ -81,6 +80,16 @@ class MixFormerV2Tracker(Tracker):
                 self._next_block = 0
             self._start_interval()
         return Estimate(box, score)
+
+    @property
+    def target(self) -> Box:
+        if self._box is None:
+            raise LightTrackError("the tracker has no target: call init with a box first")
+        return self._box
+
+    @target.setter
+    def target(self, box: Box) -> None:
+        self._box = box
 
     def idle_work(self, seconds: float = math.inf) -> bool:
         """One block of the templates' share, if new templates wait for it. Earlier ones serve until all are done."""
@@ -113,8 +122,9 @@ class MixFormerV2Tracker(Tracker):
             pass
 
     def _warm_up(self) -> None:
-        """The first run of an engine allocates, and is no measure of the next; it must not be the first frame's."""
-        for _ in range(2):
+        """What engines do in their first runs must not be the first frames', and is no measure of the next."""
+        for _ in range(WARM_UP_RUNS):
             self._next_block = 0
             self._renew()
-        self._search.run({})
+            outputs = self._search.run({})
+            np.asarray(outputs["box"]), np.asarray(outputs["score"])
