@@ -36,6 +36,17 @@ def intersection_over_union(a: Box, b: Box) -> float:
     return intersection / (a.area + b.area - intersection)
 
 
+def clip_box(box: Box, width: float, height: float) -> Box:
+    """The part of a box that lies inside a frame; a box that lies inside stays as it is, bit by bit."""
+    x, y = min(max(box.x, 0.0), width), min(max(box.y, 0.0), height)
+    return Box(
+        x,
+        y,
+        max(0.0, min(box.width - (x - box.x), width - x)),
+        max(0.0, min(box.height - (y - box.y), height - y)),
+    )
+
+
 def context_side(width: float, height: float, context: float = 0.5) -> float:
     """Side of the square that holds a box and its margin: sqrt((w + c(w+h)) (h + c(w+h)))."""
     margin = context * (width + height)

@@ -84,12 +84,17 @@ _Kind = TypeVar("_Kind", bound=HyperParameters)
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """When an estimate may be believed; see docs/lost.md for how the values were found."""
+    """When an estimate may be believed; see docs/lost.md for how the values were found.
 
-    uncertain: float = 0.95  # confidence under which the target is uncertain
-    lost: float = 0.9  # confidence under which it is on the way to being lost
-    lost_frames: int = 3  # this many in a row
-    found: float = 0.97  # confidence from which a lost target may be found again
+    The confidence that a session reports is 1 / (1 + exp(-slope (log odds of the network's score - midpoint))).
+    """
+
+    midpoint: float = field(default=0.0, metadata={"range": (-20, 20)})  # log odds where there or gone are as likely
+    slope: float = field(default=1.0, metadata={"range": (0.01, 100)})
+    uncertain: float = 0.5  # confidence under which the target is uncertain
+    lost: float = 0.3  # confidence under which it is on the way to being lost
+    lost_frames: int = 5  # this many in a row
+    found: float = 0.5  # confidence from which a lost target may be found again
     found_frames: int = 2  # on this many frames in a row
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from lighttrack_ros.geometry import Box
+from lighttrack_ros.geometry import Box, clip_box, context_side
+from lighttrack_ros.image import Frame
+from lighttrack_ros.models import SessionSettings
+from lighttrack_ros.trackers.base import Estimate, Tracker
+
+NOWHERE = Box(0.0, 0.0, 0.0, 0.0)
 
 
 class State(IntEnum):
@@ -28,3 +35,125 @@ class Report:
     box: Box
     confidence: float
     exit_index: int = -1
+
+
+class Session:
+    """Follows one target with a tracker and says what may be believed; not thread-safe.
+
+    While the target is in sight the box is the tracker's own, cut at the frame's edges. Once it is lost the
+    session takes the tracker round the place where the target was last seen, one look a frame, at the size
+    that it last had, until it is confident at one place on several frames in a row.
+
+    Args:
+        tracker: whose target is the session's from now on.
+        settings: the model's.
+    """
+
+    def __init__(self, tracker: Tracker, settings: SessionSettings) -> None:
+        self._tracker = tracker
+        self._settings = settings
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the target."""
+        self._state = State.IDLE
+        self._seen = NOWHERE  # the tracker's target when it was last believed
+        self._doubtful = 0  # frames in a row on which it was as good as gone
+        self._convincing = 0  # frames in a row on which a lost one was found at one place
+        self._places: Iterator[Box] = iter(())
+
+    def start(self, frame: Frame, box: Box) -> Report:
+        """Take the target from `box` on `frame`, forgetting any earlier one.
+
+        Raises:
+            LightTrackError: the box is not finite, is empty or lies outside the frame; an earlier target stays.
+        """
+        self._tracker.init(frame, box)
+        self.reset()
+        self._state, self._seen = State.TRACKING, self._tracker.target
+        return Report(self._state, clip_box(box, frame.width, frame.height), 1.0)
+
+    def step(self, frame: Frame) -> Report:
+        """Find the target on the next frame; without a target, an idle report.
+
+        Raises:
+            LightTrackError: the tracker cannot work on this frame; nothing is lost, the next may follow.
+        """
+        if self._state == State.IDLE:
+            return Report(self._state, NOWHERE, 0.0)
+        if self._state == State.LOST:
+            estimate, confidence = self._look_for_it(frame)
+        else:
+            estimate, confidence = self._follow_it(frame)
+        if self._state == State.LOST:
+            box, confidence = self._seen, 0.0
+        else:
+            box = estimate.box
+        return Report(self._state, clip_box(box, frame.width, frame.height), confidence, estimate.exit_index)
+
+    def _follow_it(self, frame: Frame) -> tuple[Estimate, float]:
+        estimate = self._tracker.update(frame)
+        confidence = self._confidence(estimate)
+        self._doubtful = self._doubtful + 1 if confidence < self._settings.lost else 0
+        if self._doubtful >= self._settings.lost_frames:
+            self._state, self._convincing = State.LOST, 0
+            self._places = _search_places(self._seen, frame)
+        elif confidence < self._settings.uncertain:
+            self._state = State.UNCERTAIN
+        else:
+            self._state, self._seen = State.TRACKING, self._tracker.target
+        return estimate, confidence
+
+    def _look_for_it(self, frame: Frame) -> tuple[Estimate, float]:
+        if not self._convincing:
+            self._tracker.target = next(self._places)
+        expected = self._tracker.target
+        estimate = self._tracker.update(frame)
+        confidence = self._confidence(estimate)
+        if confidence < self._settings.found:
+            self._convincing = 0
+        elif self._convincing and not _near(self._tracker.target, expected):
+            self._convincing = 1
+        else:
+            self._convincing += 1
+        if self._convincing >= self._settings.found_frames:
+            self._state, self._seen, self._doubtful = State.TRACKING, self._tracker.target, 0
+        return estimate, confidence
+
+    def _confidence(self, estimate: Estimate) -> float:
+        """How likely it is that the target is in view, by the model's own record; see docs/lost.md."""
+        score = estimate.confidence if estimate.evidence is None else estimate.evidence
+        score = min(max(score, 1e-12), 1 - 1e-12)
+        log_odds = math.log(score / (1 - score))
+        return 1 / (1 + math.exp(-self._settings.slope * (log_odds - self._settings.midpoint)))
+
+
+def _near(found: Box, expected: Box) -> bool:
+    """Whether a target may have got from one place to the other within a frame: by its own size."""
+    distance = math.dist(found.centre, expected.centre)
+    return distance <= math.sqrt(expected.area)
+
+
+def _search_places(seen: Box, frame: Frame) -> Iterator[Box]:
+    """Boxes of the size of `seen` to look round, for ever: its own place, then rings outwards over the frame.
+
+    Every round reaches twice as far as the one before, as a target tends to come back where it went.
+    """
+    step = context_side(seen.width, seen.height)  # half of what a tracker sees of one place
+    centre_x, centre_y = seen.centre
+    furthest = math.ceil(max(frame.width, frame.height) / step)
+    reach = 1
+    while True:
+        for ring in range(reach + 1):
+            for column, row in _ring(ring):
+                x, y = centre_x + column * step, centre_y + row * step
+                if (0 <= x <= frame.width and 0 <= y <= frame.height) or ring == 0:
+                    yield Box(x - seen.width / 2, y - seen.height / 2, seen.width, seen.height)
+        reach = 1 if reach >= furthest else 2 * reach
+
+
+def _ring(radius: int) -> Iterator[tuple[int, int]]:
+    """The cells of a square ring round (0, 0)."""
+    for row in range(-radius, radius + 1):
+        for column in range(-radius, radius + 1, 1 if abs(row) == radius else 2 * radius):
+            yield column, row

@@ -19,12 +19,14 @@ class Estimate:
         box: pixels of the frame, as the authors' code reports it.
         confidence: the network's own score, 0..1, before any penalty; what it is worth differs
             from model to model, see `session`.
+        evidence: score, 0..1, that the target is anywhere in the search region; None where `confidence` is that.
         exit_index: exit after which the network stopped, from 0; -1 for networks without exits.
     """
 
     box: Box
     confidence: float
     exit_index: int = -1
+    evidence: float | None = None
 
 
 class Tracker(ABC):
@@ -45,6 +47,19 @@ class Tracker(ABC):
         Raises:
             LightTrackError: `init` was never called.
         """
+
+    @property
+    @abstractmethod
+    def target(self) -> Box:
+        """Where the next frame is searched, and how large the target is taken to be; set it to look elsewhere.
+
+        Raises:
+            LightTrackError: `init` was never called.
+        """
+
+    @target.setter
+    @abstractmethod
+    def target(self, box: Box) -> None: ...
 
     def idle_work(self, seconds: float = math.inf) -> bool:
         """Do one step of what can wait, e.g. renewing a template; call it between frames, when none is waiting.
