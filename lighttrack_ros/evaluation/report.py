@@ -288,11 +288,12 @@ class _Plot:
             _text(self.image, text, x, self.image.shape[0] - 9, 0.38, _FAINT)
 
     def line(self, indices: list[int], values: list[float], colours: list[tuple[int, int, int]]) -> None:
-        """Pieces between neighbouring frames, each in the colour of its end; a gap in the frames is a gap here."""
-        points = [(self.x(index), self.y(value)) for index, value in zip(indices, values, strict=True)]
-        for number, (before, after) in enumerate(pairwise(points)):
-            if np.isfinite(values[number : number + 2]).all():
-                cv2.line(self.image, before, after, colours[number + 1], 2, cv2.LINE_AA)
+        """Pieces between neighbouring frames, each in the colour of its end; none next to a value of nan."""
+        pieces = pairwise(zip(indices, values, colours, strict=True))
+        for (index, value, _), (next_index, next_value, colour) in pieces:
+            if np.isfinite(value) and np.isfinite(next_value):
+                ends = (self.x(index), self.y(value)), (self.x(next_index), self.y(next_value))
+                cv2.line(self.image, *ends, colour, 2, cv2.LINE_AA)
 
     def shade(self, indices: list[int], colour: tuple[int, int, int], share: float) -> None:
         """Tint the columns of some frames."""

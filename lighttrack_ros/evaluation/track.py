@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
+import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,8 @@ from lighttrack_ros.evaluation.video import FrameSource, GeneratedScene, VideoWr
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
-from lighttrack_ros.session import Report, Session, State
-from lighttrack_ros.trackers import create_tracker
+from lighttrack_ros.session import Report, Session
+from lighttrack_ros.trackers import Tracker, create_tracker
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,19 +68,18 @@ def run(args: argparse.Namespace) -> int:
         frames = iter(source)
         first = next(frames)
         session = Session(tracker, model.session)
-        session.start(from_bgr(first), box)
+        start = session.start(from_bgr(first), box)
         writer = None
         if args.out is not None:
             writer = stack.enter_context(VideoWriter(args.out, first.shape[1], first.shape[0], source.fps))
-        records, seconds, interrupted = _follow(session, first, box, frames, source, args.frames, writer)
+        steps = itertools.chain([(first, start, math.nan)], _steps(tracker, session, frames))
+        records, seconds, interrupted = _record(steps, source, args.frames, writer)
     step_times = metrics.step_times(seconds)
     if args.json is not None:
-        document = {"source": args.source, "model": model.name, "step_ms": _finite(vars(step_times)), "frames": records}
+        step_ms = {name: value if math.isfinite(value) else None for name, value in vars(step_times).items()}
+        document = {"source": args.source, "model": model.name, "step_ms": step_ms, "frames": records}
         args.json.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    counts = Counter(record["state"] for record in records)
-    states = ", ".join(
-        f"{counts[state.name.lower()]} {state.name.lower()}" for state in State if counts[state.name.lower()]
-    )
+    states = ", ".join(f"{count} {state}" for state, count in Counter(item["state"] for item in records).items())
     print(f"{len(records)} frames: {states}; a step takes {step_times.p50:.1f} ms (p95 {step_times.p95:.1f})")
     for path in (args.out, args.json):
         if path is not None:
@@ -116,52 +117,42 @@ def parse_box(text: str) -> Box:
     return Box(*values)
 
 
-def _follow(
-    session: Session,
-    first: NDArray[np.uint8],
-    box: Box,
-    frames: Iterator[NDArray[np.uint8]],
+def _steps(
+    tracker: Tracker, session: Session, frames: Iterator[NDArray[np.uint8]]
+) -> Iterator[tuple[NDArray[np.uint8], Report, float]]:
+    """Frame, report and the step's seconds, one frame after the other."""
+    for image in frames:
+        start = time.perf_counter()
+        report = session.step(from_bgr(image))
+        yield image, report, time.perf_counter() - start
+        while tracker.idle_work():
+            pass
+
+
+def _record(
+    steps: Iterable[tuple[NDArray[np.uint8], Report, float]],
     source: FrameSource,
     limit: int,
     writer: VideoWriter | None,
 ) -> tuple[list[dict[str, Any]], list[float], bool]:
-    """Step through the frames; returns one record a frame, the steps' seconds, and whether Ctrl-C ended it."""
+    """Write down and draw every step; returns one record a frame, the steps' seconds, and whether Ctrl-C ended it."""
     records: list[dict[str, Any]] = []
     seconds: list[float] = []
     total = min(source.count or limit, limit or source.count or 0) or None
-
-    def record(image: NDArray[np.uint8], report: Report) -> None:
-        records.append(
-            {
-                "index": len(records),
-                "state": report.state.name.lower(),
-                "box": [round(float(value), 3) for value in report.box],
-                "confidence": round(float(report.confidence), 4),
-            }
-        )
-        if writer is not None:
-            annotated = image.copy()
-            draw_target(annotated, report.box, report.state, report.confidence)
-            writer.write(annotated)
-
     with tqdm(total=total, unit="frame", desc=source.name, disable=None) as bar:
         try:
-            record(first, Report(State.TRACKING, box, 1.0))
-            bar.update()
-            while limit == 0 or len(records) < limit:
-                image = next(frames, None)
-                if image is None:
-                    break
-                start = time.perf_counter()
-                report = session.step(from_bgr(image))
-                seconds.append(time.perf_counter() - start)
-                record(image, report)
-                bar.set_postfix_str(f"{report.state.name.lower()} {report.confidence:.2f}", refresh=False)
+            for image, report, duration in itertools.islice(steps, limit or None):
+                state, box = report.state.name.lower(), [round(float(value), 3) for value in report.box]
+                confidence = round(float(report.confidence), 4)
+                if writer is not None:
+                    annotated = image.copy()
+                    draw_target(annotated, report.box, report.state, report.confidence)
+                    writer.write(annotated)
+                records.append({"index": len(records), "state": state, "box": box, "confidence": confidence})
+                if math.isfinite(duration):  # the first frame is given, not tracked
+                    seconds.append(duration)
+                bar.set_postfix_str(f"{state} {confidence:.2f}", refresh=False)
                 bar.update()
         except KeyboardInterrupt:
             return records, seconds, True
     return records, seconds, False
-
-
-def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: value if np.isfinite(value) else None for name, value in values.items()}

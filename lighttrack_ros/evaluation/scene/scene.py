@@ -139,10 +139,9 @@ class Scene:
         speed = rng.uniform(6, 9)
         # (vehicle, where on the road at time zero, speed along it): negative speeds come towards the target.
         self._oncoming = [(self._look_alike, meeting + speed * _MEETING, -speed)]
-        behind = meeting + speed * _MEETING
-        for _ in range(2):
-            behind += rng.uniform(14, 30)
-            self._oncoming.append((random_vehicle(rng), behind, -speed))
+        # More of them right behind it and long after: not at the bridge, where one would take the target's place.
+        for gap in (rng.uniform(12, 16), rng.uniform(68, 85)):
+            self._oncoming.append((random_vehicle(rng), meeting + speed * _MEETING + gap, -speed))
         self._oncoming.append((random_vehicle(rng), self._track.travelled(0.0) + rng.uniform(20, 45), -speed))
         self._ahead = [(random_vehicle(rng), rng.uniform(20, 30)), (random_vehicle(rng), -rng.uniform(16, 24))]
 
@@ -152,7 +151,7 @@ class Scene:
         self._roads = [*track.side_roads(rng), Road(track.line)]
         middle = track.position(track.travelled(_BRIDGE), 0.0)
         heading = track.heading(track.travelled(_BRIDGE)) + math.pi / 2 + rng.uniform(-0.25, 0.25)
-        width = rng.uniform(5.0, 6.2)
+        width = rng.uniform(4.2, 5.4)
         self._bridge = Bridge(
             float(middle[0]), float(middle[1]), heading, width, rng.uniform(5.4, 6.4), 0.9, _deck_texture(rng, width)
         )
@@ -198,8 +197,8 @@ class Scene:
             reach = rng.uniform(5.4, 6.2) + side * LANE  # from the target's lane to the trunk
             across = abs(float((camera[:2] - target) @ aside))
             spot = target + (camera[:2] - target) * (reach / max(across, 1e-3))
-            radius = rng.uniform(2.4, 3.4)
-            height = 0.7 + camera[2] * reach / max(across, 1e-3) - rng.uniform(0.5, 0.8) * radius
+            radius = rng.uniform(2.0, 3.0)
+            height = 0.7 + camera[2] * reach / max(across, 1e-3) - rng.uniform(0.6, 0.95) * radius
             if height < 11 and abs(float(self._bridge.side(spot[None])[0])) > 7:
                 trees.append(Tree(float(spot[0]), float(spot[1]), radius, max(height, radius), 0))
                 taken.add(spot, 2.0)
