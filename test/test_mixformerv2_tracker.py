@@ -193,6 +193,18 @@ def test_an_interval_without_a_good_score_goes_back_to_the_first_template(script
     assert seen == [True] * 3 + [False] * 3 + [True] * 3
 
 
+def test_what_is_seen_while_looking_about_is_no_template(script, frames):
+    tracker = script.start(make_model(interval=3), scores=[0.9] * 9)
+    tracker.init(frames[0], Box(60, 40, 30, 30))
+    for frame in frames[1:4]:
+        tracker.target = Box(20, 20, 30, 30)
+        tracker.update(frame)
+    assert not tracker.idle_work()
+    for frame in frames[4:7]:
+        tracker.update(frame)
+    assert tracker.idle_work()
+
+
 def test_a_second_init_forgets_the_first(script, frames):
     tracker = script.start(make_model(interval=2), scores=[0.9] * 40)
     tracker.init(frames[0], Box(60, 40, 30, 30))

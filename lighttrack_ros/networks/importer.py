@@ -24,7 +24,6 @@ from lighttrack_ros.models import (
     MixFormerV2HyperParameters,
     Model,
     Provenance,
-    SessionSettings,
     save_model,
     user_models,
 )
@@ -150,8 +149,6 @@ def _mixformerv2(tensors: Mapping[str, Tensor]) -> _Plan:
         "search_sizes": (found.search_size,),
         "stride": PATCH,
         "hyper_parameters": MixFormerV2HyperParameters(),
-        # The score head learns "is the target there?": its own boundary, not tuned on lost targets.
-        "session": SessionSettings(uncertain=0.5, lost=0.3, found=0.5),
         "graphs": Graphs(template=tuple(f"template_{block}.onnx" for block in range(found.depth))),
     }
     return _Plan(fields, lambda model: export_mixformerv2(network, model.template_graphs, model.search_graph))
@@ -172,8 +169,6 @@ def _dytrack(tensors: Mapping[str, Tensor]) -> _Plan:
             # Where tuning begins, not where it ended.
             modes={"fast": (0.6,) * decided, "balanced": (0.75,) * decided, "accurate": (0.88,) * decided},
         ),
-        # Confidence is the overlap that the network expects; not tuned on lost targets.
-        "session": SessionSettings(uncertain=0.5, lost=0.3, found=0.5),
         "graphs": Graphs(search=tuple(f"stage_{stage}.onnx" for stage in range(len(found.exits)))),
     }
     return _Plan(fields, lambda model: export_dytrack(network, model.template_graph, model.search_graphs))

@@ -46,13 +46,14 @@ class MixFormerV2Tracker(Tracker):
         self._best_score = -1.0  # of this interval's frames that may give the next online template
         self._frames = 0  # since the start
         self._box: Box | None = None
+        self._is_guess = False  # whether the box is somebody else's idea of where to look
         self._warm_up()
 
     def init(self, frame: Frame, box: Box) -> None:
         check_box(frame, box)
         box = within(frame, box)
         crop_region(self._cropper, frame, box, self._parameters.template_factor, self._template)
-        self._box = box
+        self._box, self._is_guess = box, False
         self._frames = 0
         self._start_interval()
         np.copyto(self._online, self._template)
@@ -70,7 +71,8 @@ class MixFormerV2Tracker(Tracker):
             raise LightTrackError("the network gave a score that is not finite: the engine is broken")
         box = self._box = place_in_frame(np.asarray(outputs["box"])[0].tolist(), target, side, frame)
 
-        if score > max(parameters.update_score, self._best_score):
+        # What is seen while looking about for a lost target is no template yet.
+        if score > max(parameters.update_score, self._best_score) and not self._is_guess:
             self._best_score = score
             crop_region(self._cropper, frame, box, parameters.template_factor, self._candidate)
         self._frames += 1
@@ -79,6 +81,7 @@ class MixFormerV2Tracker(Tracker):
                 np.copyto(self._online, self._candidate)
                 self._next_block = 0
             self._start_interval()
+        self._is_guess = False
         return Estimate(box, score)
 
     @property
@@ -89,7 +92,7 @@ class MixFormerV2Tracker(Tracker):
 
     @target.setter
     def target(self, box: Box) -> None:
-        self._box = box
+        self._box, self._is_guess = box, True
 
     def idle_work(self, seconds: float = math.inf) -> bool:
         """One block of the templates' share, if new templates wait for it. Earlier ones serve until all are done."""
