@@ -23,15 +23,25 @@ _HOW_TO_INSTALL = (
 _logger = logging.getLogger(__name__)
 
 
-def import_tensorrt() -> ModuleType:
-    """TensorRT, else TensorRT for RTX, which has the same interface.
+def find_tensorrt() -> str:
+    """The name of the package: TensorRT, else TensorRT for RTX, which has the same interface.
 
     Raises:
-        LightTrackError: neither is installed, or its libraries cannot be loaded.
+        LightTrackError: neither is installed; says how to.
     """
-    name = next((name for name in ("tensorrt", "tensorrt_rtx") if importlib.util.find_spec(name)), None)
-    if name is None:
-        raise LightTrackError(_HOW_TO_INSTALL)
+    for name in ("tensorrt", "tensorrt_rtx"):
+        if importlib.util.find_spec(name):
+            return name
+    raise LightTrackError(_HOW_TO_INSTALL)
+
+
+def import_tensorrt() -> ModuleType:
+    """TensorRT.
+
+    Raises:
+        LightTrackError: it is not installed, or its libraries cannot be loaded.
+    """
+    name = find_tensorrt()
     try:
         return importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
@@ -76,8 +86,9 @@ def build_plan(
         config.set_flag(trt.BuilderFlag.FP16)
     if compute_capability:
         config.num_compute_capabilities = 1
-        wanted = getattr(trt.ComputeCapability, "SM{}{}".format(*compute_capability))
-        log.check(config.set_compute_capability(wanted, 0), f"it does not build for {compute_capability}")
+        wanted = getattr(trt.ComputeCapability, "SM{}{}".format(*compute_capability), None)
+        possible = wanted is not None and config.set_compute_capability(wanted, 0)
+        log.check(possible, f"it does not build for {compute_capability}")
     keeps_timings = trt.__name__ != "tensorrt_rtx"  # there they do nothing
     if keeps_timings:
         # Timings of another TensorRT or GPU are refused; then there are none.

@@ -48,6 +48,7 @@ def convert(graph: Path, dimensions: Mapping[str, int], precision: str) -> bytes
 
         blocked = [*DEFAULT_OP_BLOCK_LIST, *_KEPT_IN_FP32]
         model = convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+        _drop_repeated(model.graph)
         OnnxModel(model).topological_sort()  # the conversion appends the casts of the inputs
     return bytes(model.SerializeToString())
 
@@ -65,7 +66,13 @@ def _folded(graph: Path, dimensions: Mapping[str, int]) -> onnx.ModelProto:
         path = Path(folder) / "folded.onnx"
         options.optimized_model_filepath = str(path)
         try:
-            ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(
+                str(graph),
+                options,
+                providers=["CPUExecutionProvider"],
+                # Would hide from TensorRT the attention that it knows how to fuse.
+                disabled_optimizers=["MatMulAddFusion"],
+            )
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise LightTrackError(f"{graph}: ONNX Runtime cannot load it ({error})") from error
         return onnx.load(path)
@@ -89,3 +96,14 @@ def _cast_first(graph: onnx.GraphProto, name: str) -> None:
             for output in node.output:
                 if output in types:
                     types[output].elem_type = onnx.TensorProto.FLOAT
+
+
+def _drop_repeated(graph: onnx.GraphProto) -> None:
+    """The conversion casts a weight once for each layer that wants it in fp32; once is enough, and legal."""
+    made: set[str] = set()
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.output[0] not in made:
+            graph.node.append(node)
+            made.update(node.output)

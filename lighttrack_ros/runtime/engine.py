@@ -116,12 +116,13 @@ def load_engine(
 @functools.cache
 def _tensorrt_is_here() -> bool:
     """What a machine has does not change under a process: looked up, and told, once."""
-    from lighttrack_ros.runtime.build import import_tensorrt
+    from lighttrack_ros.runtime.build import find_tensorrt, import_tensorrt
     from lighttrack_ros.runtime.cuda import open_cuda
 
     try:
-        version = import_tensorrt().__version__
+        find_tensorrt()
         cuda = open_cuda()
+        version = import_tensorrt().__version__  # last: its libraries are large
     except LightTrackError as error:
         _logger.info("backend auto: onnxruntime (%s)", error)
         return False
