@@ -1,8 +1,15 @@
 """Fixtures that more than one test file needs."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from node_harness import Clip, Tracker, World
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +28,53 @@ def mobile(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("engines")
     weights = shared / "models/LightTrackM.safetensors"
     return importer.import_checkpoint(weights, "lighttrack_mobile", None, place, "../shared", "MIT")
+
+
+@pytest.fixture(scope="session")
+def model(request: pytest.FixtureRequest) -> Path:
+    """A model folder: the project's default one, else LightTrack-Mobile from the published weights."""
+    from lighttrack_ros.errors import LightTrackError
+    from lighttrack_ros.models import DEFAULT_MODEL, find_model
+
+    try:
+        return find_model(DEFAULT_MODEL).resolve()
+    except LightTrackError:
+        mobile: Path = request.getfixturevalue("mobile")
+        return mobile
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """A ROS domain of this test run's own."""
+    from node_harness import World
+
+    world = World()
+    yield world
+    world.close()
+
+
+@pytest.fixture(scope="session")
+def clip() -> Clip:
+    """A short clip that is easy to follow."""
+    from node_harness import Clip
+
+    return Clip()
+
+
+@pytest.fixture
+def start(world: World, model: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Tracker]]:
+    """Starts a node of this test's own: start(parameter=value, ...); `camera` is what the camera offers."""
+    from node_harness import NodeProcess, Tracker, node_command
+
+    trackers: list[Tracker] = []
+
+    def start(camera: str = "reliable", **parameters: object) -> Tracker:
+        namespace = f"test{abs(hash(request.node.name)) % 10**8}_{len(trackers)}"
+        parameters = {"model": model, "diagnostics_period": 0.1, **parameters}
+        process = NodeProcess(node_command(namespace, **parameters))
+        trackers.append(Tracker(world, namespace, process, parameters.get("image_transport", "raw"), camera))
+        return trackers[-1]
+
+    yield start
+    for tracker in trackers:
+        tracker.close()

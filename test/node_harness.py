@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -30,6 +31,8 @@ from std_srvs.srv import SetBool, Trigger
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.node.transport import transport_environment, tune_malloc
 
+PERIOD = 33_333_333  # nanoseconds between two images of the clip
+WIDTH, HEIGHT = 320, 240
 TIMEOUT = 60.0  # seconds: for a machine that does other things too, not a claim about speed
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,23 +61,22 @@ def free_domain() -> int:
     raise RuntimeError("every ROS domain from 1 to 100 is in use")
 
 
-class NodeProcess:
-    """`python -m lighttrack_ros.node` with parameters; everything it prints is kept."""
+def node_command(namespace: str, parameters_file: Path | None = None, **parameters: object) -> list[str]:
+    """What starts the node with parameters."""
+    command = [sys.executable, "-m", "lighttrack_ros.node", "--ros-args", "-r", f"__ns:=/{namespace}"]
+    if parameters_file:
+        command += ["--params-file", str(parameters_file)]
+    for key, value in parameters.items():
+        command += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]
+    return command
 
-    def __init__(self, namespace: str, **parameters: object) -> None:
-        arguments = ["--ros-args", "-r", f"__ns:=/{namespace}"]
-        for key, value in parameters.items():
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            arguments += ["-p", f"{key}:={text}"]
+
+class NodeProcess:
+    """A process, from the checkout's root; everything it prints is kept."""
+
+    def __init__(self, command: list[str]) -> None:
         self.output = ""
-        # The checkout's sources, wherever the tests are started from.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "lighttrack_ros.node", *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -96,11 +98,6 @@ class NodeProcess:
             self.process.kill()
             self._reader.join(TIMEOUT)
         return status
-
-    def resident(self) -> int:
-        """Bytes of memory."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -131,13 +128,20 @@ class World:
 
 
 class Tracker:
-    """One node process in a namespace, with its topics and services as somebody outside sees them."""
+    """One node process in a namespace, with its topics and services as somebody outside sees them.
 
-    def __init__(self, world: World, namespace: str, camera: str = "reliable", **parameters: object) -> None:
+    Args:
+        transport: raw or compressed, what the camera sends.
+        camera: reliable or best_effort, what the camera offers.
+    """
+
+    def __init__(
+        self, world: World, namespace: str, process: NodeProcess, transport: str = "raw", camera: str = "reliable"
+    ) -> None:
         self._world = world
+        self.process = process
         self.name = f"{namespace}/tracker"
-        parameters = {"image_transport": "raw", "diagnostics_period": 0.1, **parameters}
-        kind, suffix = (Image, "") if parameters["image_transport"] == "raw" else (CompressedImage, "/compressed")
+        kind, suffix = (Image, "") if transport == "raw" else (CompressedImage, "/compressed")
         node = world.node
         offered = ReliabilityPolicy.RELIABLE if camera == "reliable" else ReliabilityPolicy.BEST_EFFORT
         self.camera = node.create_publisher(
@@ -152,13 +156,13 @@ class Tracker:
             node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100),
         ]
         self._clients: dict[str, object] = {}
-        self.process = NodeProcess(namespace, **parameters)
 
     def wait_until_connected(self) -> None:
-        """Everybody sees everybody: what is published now arrives."""
+        """Everybody hears everybody: what is published now arrives."""
         for publisher in (self.camera, self.init_box, self.init_roi):
             self.wait_for(publisher.get_subscription_count, f"a subscriber of {publisher.topic_name}")
-        self.wait_for(lambda: self._world.node.count_publishers(f"/{self.name}/target"), "the target's topic")
+        probe = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        self.wait_for(lambda: self.show(probe, 1) or self.targets, "what the node says of an image")
 
     def wait_for(self, condition: Callable[[], object], what: str) -> object:
         return wait_for(condition, what, lambda: self.process.output)
@@ -196,6 +200,16 @@ class Tracker:
         return self.wait_for(
             lambda: next((target for target in reversed(self.targets) if stamp_of(target) == stamp), None),
             f"a target of the image of {stamp}",
+        )
+
+    def start_on(self, clip: Clip, index: int = 0, target_id: str = "") -> None:
+        """Show an image of the clip, then point at the target on it: the box names the image by its stamp."""
+        stamp = clip.fresh_stamp()
+        self.track(clip.images[index], stamp)
+        self.point_at(clip.boxes[index], stamp, target_id)
+        self.wait_for(
+            lambda: any(stamp_of(t) == stamp and t.state != TrackedTarget.STATE_IDLE for t in self.targets[-3:]),
+            "the start",
         )
 
     def point_at(self, box: Box, stamp: int = 0, target_id: str = "") -> None:
@@ -247,6 +261,29 @@ class Tracker:
         for status in message.status:
             if status.name == f"{self.name}: tracking":
                 self.status = status
+
+
+class Clip:
+    """A patch that wanders over a textured ground; exact boxes."""
+
+    def __init__(self, length: int = 40) -> None:
+        rng = np.random.default_rng(5)
+        ground = cv2.GaussianBlur(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8), (0, 0), 4)
+        ground = cv2.normalize(ground, None, 60, 160, cv2.NORM_MINMAX)
+        patch = cv2.resize(rng.integers(0, 256, (5, 6, 3), np.uint8), (36, 30), interpolation=cv2.INTER_CUBIC)
+        self.images, self.boxes = [], []
+        for index in range(length):
+            x, y = round(60 + 3 * index + 8 * math.sin(index / 4)), round(90 + 25 * math.sin(index / 6))
+            image = ground.copy()
+            image[y : y + 30, x : x + 36] = patch
+            self.images.append(image)
+            self.boxes.append(Box(float(x), float(y), 36.0, 30.0))
+        self._stamp = 1_700_000_000 * 10**9
+
+    def fresh_stamp(self) -> int:
+        """Later than any before; nobody's clock is asked, so that stamps are the same in every run."""
+        self._stamp += PERIOD
+        return self._stamp
 
 
 def image_message(image: np.ndarray, encoding: str = "bgr8") -> Image:

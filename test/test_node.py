@@ -14,57 +14,22 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from lighttrack_ros.msg import InitBox, TrackedTarget  # noqa: E402
-from node_harness import Tracker, World, box_of, image_message, stamp_of  # noqa: E402
+from node_harness import HEIGHT, WIDTH, Clip, NodeProcess, Tracker, World, box_of, image_message, node_command, stamp_of  # noqa: E402
 from sensor_msgs.msg import RegionOfInterest  # noqa: E402
 
-from lighttrack_ros.errors import LightTrackError  # noqa: E402
 from lighttrack_ros.geometry import Box, intersection_over_union  # noqa: E402
 from lighttrack_ros.image import decode, encodings, from_bgr  # noqa: E402
-from lighttrack_ros.models import DEFAULT_MODEL, find_model, load_model  # noqa: E402
+from lighttrack_ros.models import load_model  # noqa: E402
 from lighttrack_ros.session import Session  # noqa: E402
 from lighttrack_ros.trackers import create_tracker  # noqa: E402
-
-PERIOD = 33_333_333  # nanoseconds between two images of the clip
-WIDTH, HEIGHT = 320, 240
-
-
-@pytest.fixture(scope="session")
-def model(request: pytest.FixtureRequest) -> Path:
-    """A model folder: the project's default one, else LightTrack-Mobile from the published weights."""
-    try:
-        return find_model(DEFAULT_MODEL).resolve()
-    except LightTrackError:
-        return request.getfixturevalue("mobile")
-
-
-@pytest.fixture(scope="module")
-def world():
-    world = World()
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def start(world: World, model: Path, request: pytest.FixtureRequest):
-    """Starts a node of this test's own: start(parameter=value, ...)."""
-    trackers = []
-
-    def start(**parameters: object) -> Tracker:
-        namespace = f"test{abs(hash(request.node.name)) % 10**8}_{len(trackers)}"
-        tracker = Tracker(world, namespace, **{"model": model, **parameters})
-        trackers.append(tracker)
-        return tracker
-
-    yield start
-    for tracker in trackers:
-        tracker.close()
 
 
 @pytest.fixture(scope="module")
 def running(world: World, model: Path):
     """A node that many tests use, one after the other."""
     # Reliable, so that the image that was sent last always arrives.
-    tracker = Tracker(world, "shared_node", model=model, reliability="reliable")
+    command = node_command("shared_node", model=model, reliability="reliable", diagnostics_period=0.1)
+    tracker = Tracker(world, "shared_node", NodeProcess(command))
     tracker.wait_until_connected()
     yield tracker
     assert tracker.process.process.poll() is None, tracker.process.output
@@ -80,34 +45,6 @@ def tracker(running: Tracker, clip: Clip) -> Tracker:
     running.reset()
     assert running.track(clip.images[0], clip.fresh_stamp()).state == TrackedTarget.STATE_IDLE
     return running
-
-
-class Clip:
-    """A patch that wanders over a textured ground; exact boxes."""
-
-    def __init__(self, length: int = 40) -> None:
-        rng = np.random.default_rng(5)
-        ground = cv2.GaussianBlur(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8), (0, 0), 4)
-        ground = cv2.normalize(ground, None, 60, 160, cv2.NORM_MINMAX)
-        patch = cv2.resize(rng.integers(0, 256, (5, 6, 3), np.uint8), (36, 30), interpolation=cv2.INTER_CUBIC)
-        self.images, self.boxes = [], []
-        for index in range(length):
-            x, y = round(60 + 3 * index + 8 * math.sin(index / 4)), round(90 + 25 * math.sin(index / 6))
-            image = ground.copy()
-            image[y : y + 30, x : x + 36] = patch
-            self.images.append(image)
-            self.boxes.append(Box(float(x), float(y), 36.0, 30.0))
-        self._stamp = 1_700_000_000 * 10**9
-
-    def fresh_stamp(self) -> int:
-        """Later than any before; nobody's clock is asked, so that stamps are the same in every run."""
-        self._stamp += PERIOD
-        return self._stamp
-
-
-@pytest.fixture(scope="module")
-def clip() -> Clip:
-    return Clip()
 
 
 @pytest.fixture(scope="module")
@@ -130,19 +67,8 @@ def expected_boxes(model: Path):
     tracker.close()
 
 
-def start_on(tracker: Tracker, clip: Clip, index: int = 0, target_id: str = "") -> None:
-    """A box, then the image it is for: the box must be there first, so it names the image before by its stamp."""
-    stamp = clip.fresh_stamp()
-    tracker.track(clip.images[index], stamp)
-    tracker.point_at(clip.boxes[index], stamp, target_id)
-    tracker.wait_for(
-        lambda: any(stamp_of(t) == stamp and t.state != TrackedTarget.STATE_IDLE for t in tracker.targets[-3:]),
-        "the start",
-    )
-
-
 def test_every_box_is_the_librarys_and_every_header_the_cameras(tracker, clip, expected_boxes):
-    start_on(tracker, clip, target_id="the patch")
+    tracker.start_on(clip, target_id="the patch")
     targets = [tracker.track(image, clip.fresh_stamp()) for image in clip.images[1:]]
     for target, expected in zip(targets, expected_boxes(clip.images, clip.boxes[0]), strict=True):
         np.testing.assert_allclose(box_of(target), expected, atol=1e-6)
@@ -211,7 +137,7 @@ def test_a_region_of_interest_is_a_box_too(tracker, clip):
 
 
 def test_a_second_box_retargets_at_once(tracker, clip, expected_boxes):
-    start_on(tracker, clip, 0, "first")
+    tracker.start_on(clip, 0, "first")
     assert tracker.track(clip.images[1], clip.fresh_stamp()).target_id == "first"
     other = Box(200.0, 30.0, 40.0, 40.0)
     stamp = clip.fresh_stamp()
@@ -257,7 +183,7 @@ def test_a_box_on_an_image_that_is_gone_starts_on_the_newest_and_says_so(tracker
 
 
 def test_a_box_that_comes_before_its_image_waits_for_it(tracker, clip):
-    start_on(tracker, clip, 0, "before")
+    tracker.start_on(clip, 0, "before")
     early, stamp = clip.fresh_stamp(), clip.fresh_stamp()
     tracker.point_at(clip.boxes[7], stamp, "awaited")
     time.sleep(0.3)  # the box's way; were it slower, it would find its image among the kept ones
@@ -268,7 +194,7 @@ def test_a_box_that_comes_before_its_image_waits_for_it(tracker, clip):
 
 
 def test_reset_forgets_the_target(tracker, clip):
-    start_on(tracker, clip, 0, "to be forgotten")
+    tracker.start_on(clip, 0, "to be forgotten")
     response = tracker.reset()
     assert response.success, response.message
     target = tracker.track(clip.images[1], clip.fresh_stamp())
@@ -276,7 +202,7 @@ def test_reset_forgets_the_target(tracker, clip):
 
 
 def test_disabled_it_leaves_images_alone_and_keeps_the_target(tracker, clip, expected_boxes):
-    start_on(tracker, clip, 0, "kept")
+    tracker.start_on(clip, 0, "kept")
     assert tracker.enable(False).success
     before, begin = tracker.counts(), len(tracker.targets)
     for image in clip.images[10:15]:
@@ -293,7 +219,7 @@ def test_disabled_it_leaves_images_alone_and_keeps_the_target(tracker, clip, exp
 def test_annotated_is_drawn_for_those_who_look(tracker, clip, world):
     from sensor_msgs.msg import Image
 
-    start_on(tracker, clip)
+    tracker.start_on(clip)
     images: list[Image] = []
     subscription = world.node.create_subscription(Image, f"{tracker.name}/annotated", images.append, 10)
     try:
@@ -380,7 +306,7 @@ MALFORMED_BOXES = [
 
 
 def test_a_thousand_malformed_messages_and_then_it_tracks_on(tracker, clip, expected_boxes):
-    start_on(tracker, clip, 0, "survivor")
+    tracker.start_on(clip, 0, "survivor")
     before, begin = tracker.counts(), len(tracker.targets)
     rng = random.Random(3)
     images = malformed_images(clip.images[0])
@@ -419,7 +345,7 @@ def test_a_thousand_malformed_messages_and_then_it_tracks_on(tracker, clip, expe
 
 @pytest.mark.parametrize("kind", malformed_images(np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
 def test_each_malformed_image_is_counted(tracker, clip, kind):
-    start_on(tracker, clip)
+    tracker.start_on(clip)
     before = int(tracker.counts()["bad_images"])
     stamp = clip.fresh_stamp()
     tracker.show(clip.images[0], stamp, **malformed_images(clip.images[0])[kind])
@@ -430,7 +356,7 @@ def test_each_malformed_image_is_counted(tracker, clip, kind):
 
 @pytest.mark.parametrize("box", MALFORMED_BOXES)
 def test_each_malformed_box_is_counted_and_the_target_stays(tracker, clip, box):
-    start_on(tracker, clip, 0, "stays")
+    tracker.start_on(clip, 0, "stays")
     before = int(tracker.counts()["bad_boxes"])
     tracker.point_at(Box(*map(float, box)), stamp_of(tracker.targets[-1]))
     tracker.wait_for(lambda: int(tracker.counts()["bad_boxes"]) == before + 1, "the count")
@@ -448,7 +374,7 @@ def test_a_box_for_an_image_that_cannot_be_read_starts_on_the_next(tracker, clip
 
 
 def test_a_camera_that_changes_its_resolution_ends_the_track_with_a_word(tracker, clip):
-    start_on(tracker, clip, 0, "before the change")
+    tracker.start_on(clip, 0, "before the change")
     smaller = [cv2.resize(image, (WIDTH // 2, HEIGHT // 2)) for image in clip.images[:6]]
     for image in smaller[:3]:
         tracker.show(image, stamp := clip.fresh_stamp())
@@ -471,14 +397,14 @@ def test_bytes_that_are_no_message_are_survived(tracker, clip):
         tracker.camera.publish(whole[:length])
     tracker.camera.publish(b"\xff" * 100)
     assert tracker.track(clip.images[0], clip.fresh_stamp()).state == TrackedTarget.STATE_IDLE
-    start_on(tracker, clip, 0, "alive")
+    tracker.start_on(clip, 0, "alive")
     assert tracker.track(clip.images[1], clip.fresh_stamp()).target_id == "alive"
 
 
 def test_compressed_images(start, clip, expected_boxes):
     tracker = start(image_transport="compressed")
     tracker.wait_until_connected()
-    start_on(tracker, clip)
+    tracker.start_on(clip)
     targets = [tracker.track(image, clip.fresh_stamp()) for image in clip.images[1:6]]
     expected = expected_boxes(clip.images[:6], clip.boxes[0])  # PNG loses nothing
     np.testing.assert_allclose([box_of(target) for target in targets], expected, atol=1e-6)

@@ -50,12 +50,12 @@ class TrackerNode(LifecycleNode):
     """
 
     def __init__(self) -> None:
+        self._loaded: _Loaded | None = None
+        self._active: _Active | None = None
         super().__init__("tracker")
         self.parameters = parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_parameters)
         self._health = Health(self.get_logger().warning)
-        self._loaded: _Loaded | None = None
-        self._active: _Active | None = None
         self._enabled = True
         self._failure = ""  # why the last configure failed
         self._last_report = NO_TARGET

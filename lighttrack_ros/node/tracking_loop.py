@@ -15,15 +15,14 @@ from lighttrack_ros.image import Frame
 from lighttrack_ros.node.diagnostics import Health
 from lighttrack_ros.node.frame_buffer import Arrival, FrameBuffer
 from lighttrack_ros.node.messages import Stamped
-from lighttrack_ros.session import Report, Session, State
+from lighttrack_ros.session import NOWHERE, Report, Session, State
 from lighttrack_ros.trackers import Tracker
-from lighttrack_ros.trackers.base import check_box
 
 CATCH_UP = 0.5  # seconds in which the images between an old one and the present are gone through
 PATIENCE = 10**9  # nanoseconds by which the stamp of an init box may be ahead of the newest image
 STRANGERS = 3  # images of another size in a row after which the camera is taken to have changed
 
-NO_TARGET = Report(State.IDLE, Box(0.0, 0.0, 0.0, 0.0), 0.0)
+NO_TARGET = Report(State.IDLE, NOWHERE, 0.0)
 
 
 @dataclass(frozen=True)
@@ -267,17 +266,16 @@ class TrackingLoop:
     def _start(self, arrival: Arrival, frame: Frame, init_box: _InitBox) -> Report | None:
         """Begin with a box; None if it is no good, the earlier target stays then."""
         try:
-            check_box(frame, init_box.box)
+            report = self._session.start(frame, init_box.box)
         except LightTrackError as error:
             self._health.problem("bad_boxes", str(error))
             return None
-        self._session.start(frame, init_box.box)
         self._target = _Target(init_box.target_id, (frame.width, frame.height))
         self._strangers = 0
         self._done = arrival.number
         self._reported = arrival.number
         self._catch_up_until = time.monotonic() + CATCH_UP
-        return Report(State.TRACKING, _inside(init_box.box, frame), 1.0)
+        return report
 
     def _step(self, frame: Frame) -> Report | None:
         """Find the target, if there is one; None if this is another camera's image."""
@@ -315,10 +313,3 @@ class TrackingLoop:
         with self._news:
             newest = self._buffer.newest
             return max(0.0, newest.time + self._interval - time.monotonic()) if newest else math.inf
-
-
-def _inside(box: Box, frame: Frame) -> Box:
-    """The part of a box that lies in the image."""
-    left, top = max(0.0, box.x), max(0.0, box.y)
-    right, bottom = min(float(frame.width), box.x + box.width), min(float(frame.height), box.y + box.height)
-    return Box(left, top, right - left, bottom - top)
