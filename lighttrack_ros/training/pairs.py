@@ -345,13 +345,26 @@ def _paste(search: Tensor, i: int, plan: _Plan) -> None:
         return
     d = plan.dice
     if plan.look_alike and width < size // 2 and height < size // 2:
-        # Opposite the target, so that the two do not touch.
-        left = round((x0 + size / 2 + (d[0] - 0.5) * size / 3) % (size - width))
-        top = round((y0 + size / 2 + (d[1] - 0.5) * size / 3) % (size - height))
+        if d[0] < 0.5:  # elsewhere
+            left = round((x0 + size / 2 + (2 * d[0] - 0.5) * size / 3) % (size - width))
+            top = round((y0 + size / 2 + (d[1] - 0.5) * size / 3) % (size - height))
+            strength = 0.8
+        else:  # side by side, as when two cars pass each other: the box must not take in both
+            along, gap = round((d[1] - 0.5) * 0.8 * (height if d[0] < 0.8 else width)), round(0.2 * d[6] * width)
+            before = d[7] < 0.5
+            if d[0] < 0.8:
+                left, top = (x0 - width - gap if before else x1 + gap), y0 + along
+            else:
+                left, top = x0 + along, (y0 - height - gap if before else y1 + gap)
+            strength = 0.3
+        left, top = max(left, 0), max(top, 0)
         copy = search[i, :, y0:y1, x0:x1].clone()
         copy = copy.flip(-1) if d[2] < 0.5 else copy
-        gains = copy.new_tensor([0.6 + 0.8 * value for value in d[3:6]])[:, None, None]
-        search[i, :, top : top + height, left : left + width] = copy * gains
+        gains = copy.new_tensor([1 + strength * (value - 0.5) for value in d[3:6]])[:, None, None]
+        place = search[i, :, top : top + height, left : left + width]
+        clear = left >= x1 or left + width <= x0 or top >= y1 or top + height <= y0
+        if clear and place.numel():
+            place.copy_((copy * gains)[:, : place.shape[1], : place.shape[2]])
     if plan.occlude:
         along = round((0.2 + 0.3 * d[6]) * (width if d[7] < 0.5 else height))
         other = search[i].flip(-2, -1)  # some other part of the same crop
