@@ -36,6 +36,7 @@ def test_the_node_says_what_the_tracker_says(start, clip, tmp_path, name):
     node.wait_until_connected()
     node.start_on(clip)
     session.start(from_bgr(clip.images[0]), clip.boxes[0])
+    exits = []
     for image in clip.images[1:20]:
         target = node.track(image, clip.fresh_stamp())
         expected = session.step(from_bgr(image))
@@ -45,4 +46,8 @@ def test_the_node_says_what_the_tracker_says(start, clip, tmp_path, name):
         assert target.exit_index == expected.exit_index
         assert (target.exit_index >= 0) == (name == "dytrack")
         assert target.model == name
+        exits.append(target.exit_index)
     tracker.close()
+    counts = node.counts()
+    for index in range(-1, 3):
+        assert int(counts.get(f"stopped_at_exit_{index}", 0)) == (exits.count(index) if index >= 0 else 0)

@@ -35,6 +35,7 @@ class Health:
         self._warn = warn
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
+        self._exits: Counter[int] = Counter()
         self._logged: dict[str, float] = {}
         self._silent: Counter[str] = Counter()
         self._times: dict[str, deque[float]] = {"images_received": deque(), "images_processed": deque()}
@@ -72,6 +73,17 @@ class Health:
             self._latencies.append((now, since_stamp, processing))
             while self._latencies and now - self._latencies[0][0] > WINDOW:
                 self._latencies.popleft()
+
+    def stopped_at(self, exit_index: int) -> None:
+        """An image was processed up to this exit of the network; -1 where it has none."""
+        if exit_index >= 0:
+            with self._lock:
+                self._exits[exit_index] += 1
+
+    def exits(self) -> dict[str, int]:
+        """How many images stopped at each exit; empty for networks without exits."""
+        with self._lock:
+            return {f"stopped_at_exit_{index}": self._exits[index] for index in range(max(self._exits, default=-1) + 1)}
 
     def counts(self) -> dict[str, int]:
         with self._lock:

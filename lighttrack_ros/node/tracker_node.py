@@ -262,6 +262,7 @@ class TrackerNode(LifecycleNode):
             **self._health.rates(),
             **self._health.percentiles(),
             **self._health.counts(),
+            **self._health.exits(),
         }
         if self._active is not None:
             values["image_topic"] = self._active.stream.topic

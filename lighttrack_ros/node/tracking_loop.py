@@ -306,6 +306,7 @@ class TrackingLoop:
         self._reported = arrival.number
         self._health.count("images_processed")
         self._health.count("images_dropped", dropped)
+        self._health.stopped_at(report.exit_index)
         target_id = self._target.target_id if self._target else ""
         self._publish(Outcome(arrival, report, target_id, frame, began, dropped, not self._catch_up_until))
 
