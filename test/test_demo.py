@@ -31,9 +31,9 @@ class ShortScene(Scene):
         return 45
 
 
-def test_the_demo_follows_the_generated_scene(mobile, tmp_path, monkeypatch, capsys):
+def test_the_demo_follows_the_generated_scene(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "Scene", ShortScene)
-    assert cli.main(["demo", "--model", str(mobile), "--out", str(tmp_path)]) == 0
+    assert cli.main(["demo", "--model", str(model), "--out", str(tmp_path)]) == 0
     figures = json.loads((tmp_path / "demo.json").read_text())
     assert figures["frames"]["sent"] == 45
     assert figures["frames"]["answered"] + figures["frames"]["dropped"] == 45
@@ -48,12 +48,12 @@ def test_the_demo_follows_the_generated_scene(mobile, tmp_path, monkeypatch, cap
         assert str(tmp_path / name) in shown
 
 
-def test_the_users_own_video_needs_no_truth(mobile, shared, tmp_path):
+def test_the_users_own_video_needs_no_truth(model, shared, tmp_path):
     clip = tmp_path / "clip.avi"
     with VideoWriter(clip, 480, 360, 25) as writer:
         for frame in islice(VideoFile(shared / "sequences/bag/bag.avi"), 20):
             writer.write(frame)
-    arguments = ["demo", "--model", str(mobile), "--out", str(tmp_path), "--video", str(clip), "--rate", "15"]
+    arguments = ["demo", "--model", str(model), "--out", str(tmp_path), "--video", str(clip), "--rate", "15"]
     assert cli.main([*arguments, "--box", "316,140,112,116"]) == 0
     figures = json.loads((tmp_path / "demo.json").read_text())
     assert figures["frames"]["sent"] == 20
@@ -66,8 +66,8 @@ def children_of(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_ctrl_c_leaves_no_process_behind(mobile, tmp_path):
-    command = [sys.executable, "-m", "lighttrack_ros", "demo", "--model", mobile, "--out", tmp_path]
+def test_ctrl_c_leaves_no_process_behind(model, tmp_path):
+    command = [sys.executable, "-m", "lighttrack_ros", "demo", "--model", model, "--out", tmp_path]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     limit = time.monotonic() + 60
     while not (tmp_path / "stamps.csv").is_file():  # the camera has begun
@@ -98,7 +98,7 @@ def test_ctrl_c_leaves_no_process_behind(mobile, tmp_path):
         (["--out", "{clip}"], "cannot be written"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_started(mobile, tmp_path, capsys, monkeypatch, arguments, message):
+def test_what_is_wrong_is_said_before_anything_is_started(model, tmp_path, capsys, monkeypatch, arguments, message):
     monkeypatch.setattr(demo, "_run_processes", lambda *_: pytest.fail("started"))
     clip = tmp_path / "clips" / "clip"
     clip.mkdir(parents=True)
@@ -106,7 +106,7 @@ def test_what_is_wrong_is_said_before_anything_is_started(mobile, tmp_path, caps
     if "{clip}" in arguments[-1] and arguments[0] == "--out":
         clip = clip / "1.png"
     filled = [argument.format(clip=clip, tmp=tmp_path) for argument in arguments]
-    defaults = ["--model", str(mobile), "--out", str(tmp_path / "out")]
+    defaults = ["--model", str(model), "--out", str(tmp_path / "out")]
     assert cli.main(["demo", *defaults, *filled]) == 1
     assert message in capsys.readouterr().err
 

@@ -171,6 +171,9 @@ def _run_processes(film: _Film, model: Model, args: argparse.Namespace) -> tuple
             )
     if not observations:
         raise LightTrackError(f"the node answered none of {len(stamps)} frames; see {log_path}")
+    first = min(observations)
+    if first > 0:
+        print(f"the node began on frame {first}, so the box for frame 0 may have missed its target", file=sys.stderr)
     return observations, len(stamps)
 
 

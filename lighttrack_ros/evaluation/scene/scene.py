@@ -31,7 +31,7 @@ from lighttrack_ros.evaluation.scene.things import (
 )
 from lighttrack_ros.geometry import Box
 
-DEFAULT_SEED = 11
+DEFAULT_SEED = 20
 DURATION = 10.0  # seconds
 HIDDEN = 0.15  # a target of which less than this share shows counts as not visible
 _WORLD = 200.0  # side, metres
