@@ -18,7 +18,7 @@ import yaml
 from lighttrack_ros.errors import LightTrackError
 
 VERSION = 1
-DEFAULT_MODEL = "lighttrack_mobile"
+DEFAULT_MODEL = "lighttrack_nano"
 _FACTOR = {"range": (1, 10)}  # what a number may be, where that is not 0 to 1, or for whole ones 1 to 10,000
 
 
