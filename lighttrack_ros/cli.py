@@ -21,6 +21,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("lighttrack_ros.node.replay", "publish a rosbag2, a video or a folder of frames as a camera"),
     "evaluate": ("lighttrack_ros.evaluation.evaluate", "one-pass evaluation on sequences with ground truth"),
     "bench": ("lighttrack_ros.evaluation.bench", "what each network costs on this machine"),
+    "compile": ("lighttrack_ros.compile", "compile a model for this machine's GPU with TensorRT"),
+    "selftest": (
+        "lighttrack_ros.evaluation.selftest",
+        "compare TensorRT on this machine with ONNX Runtime, and time it",
+    ),
     "import": ("lighttrack_ros.networks.importer", "turn a published checkpoint into a model folder"),
     "train": ("lighttrack_ros.training.train", "train or distil a LightTrack model"),
     "download": ("lighttrack_ros.networks.download", "fetch a published checkpoint and import it"),

@@ -1,6 +1,7 @@
 """The TensorRT engine and its plan cache, over the strict doubles of CUDA and TensorRT (gpu_double.py)."""
 
 import itertools
+import json
 import logging
 import threading
 from pathlib import Path
@@ -11,12 +12,17 @@ import pytest
 from gpu_double import ContractError, Gpu, Stream, installed
 from onnx import TensorProto, helper
 
+from lighttrack_ros.cli import main
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation.scene.scene import Scene
+from lighttrack_ros.image import from_bgr
+from lighttrack_ros.models import load_model
 from lighttrack_ros.runtime import load_engine
 from lighttrack_ros.runtime.engine import _tensorrt_is_here
 from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
 from lighttrack_ros.runtime.plan_cache import PlanCache
 from lighttrack_ros.runtime.tensorrt import TensorRTEngine
+from lighttrack_ros.trackers import create_tracker
 
 FIRST, SECOND = {"side": 6}, {"side": 4}
 
@@ -365,3 +371,74 @@ def test_the_double_is_strict():
     gpu.free(block.address, pinned=False)
     with pytest.raises(ContractError, match="after free"):
         gpu.find(block.address, 1)
+
+
+@pytest.fixture
+def scene():
+    return [(from_bgr(frame.image), frame.box) for frame, _ in zip(Scene(), range(8), strict=False)]
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
+def test_a_whole_tracker_gives_onnxruntimes_boxes(scene, binding, integrated):
+    """The engines' hand-over inside a tracker, two targets one after the other; after the load nothing is new."""
+    model = load_model(Path(__file__).resolve().parents[1] / "engines/lighttrack_nano")
+    reference = create_tracker(model, "onnxruntime", 1)
+    with installed(Gpu(integrated=integrated), binding) as gpu:
+        tracker = create_tracker(model, "tensorrt-fp32")
+        once = {"cuMemAlloc", "cuMemHostAlloc", "cuStreamBeginCapture", "set_tensor_address", "parse"}
+        assert once - {"cuStreamBeginCapture"} <= set(gpu.calls)
+        gpu.calls.clear()
+        for start in (0, 4):
+            frame, box = scene[start]
+            tracker.init(frame, box)
+            reference.init(frame, box)
+            for frame, _ in scene[start + 1 : start + 4]:
+                estimate, expected_estimate = tracker.update(frame), reference.update(frame)
+                np.testing.assert_allclose(estimate.box, expected_estimate.box, atol=0.01)
+                assert estimate.confidence == pytest.approx(expected_estimate.confidence, abs=1e-4)
+        assert not once & set(gpu.calls)
+        if binding == "cuda-bindings":
+            assert gpu.calls.count("cuGraphLaunch") == 2 + 6  # templates, frames
+            assert "execute_async_v3" not in gpu.calls
+        tracker.close()
+
+
+def test_an_engine_that_nobody_closes_gives_all_back(graphs):
+    with installed(Gpu()):
+        outputs = TensorRTEngine(graphs[0], FIRST, "fp32").run({})
+        with pytest.raises(LightTrackError, match="features: the engine that gave it is gone"):
+            np.asarray(outputs["features"])
+
+
+def test_compile_list_and_prune(capsys, monkeypatch):
+    nano = str(Path(__file__).resolve().parents[1] / "engines/lighttrack_nano")
+    with installed(Gpu(name="Old")):
+        assert main(["compile", nano]) == 0
+    with installed(Gpu()) as gpu:
+        assert main(["compile", nano, "--precision", "fp16"]) == 0
+        assert gpu.calls.count("build_serialized_network") == 3  # template, two search sizes
+        assert "lighttrack_nano is ready in fp16 after" in capsys.readouterr().out
+        assert main(["compile", "--list"]) == 0
+        listed = capsys.readouterr().out
+        assert "lighttrack_nano/search.onnx side=288 fp16 for Double with tensorrt 10.3.0, CUDA 12.06" in listed
+        assert "6 plans" in listed
+        assert main(["compile", "--prune"]) == 0
+        assert capsys.readouterr().out.count("for Old") == 3
+        assert len(PlanCache().entries()) == 3
+        monkeypatch.setattr("lighttrack_ros.compile.model_places", lambda: [])
+        assert main(["compile", "--prune"]) == 0
+        assert PlanCache().entries() == []
+
+
+def test_selftest_compares_times_and_reports(capsys, tmp_path):
+    nano = str(Path(__file__).resolve().parents[1] / "engines/lighttrack_nano")
+    with installed(Gpu()):
+        assert main(["selftest", "--gpu", nano, "--frames", "3", "--json", str(tmp_path / "figures.json")]) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["machine"]["gpu"] == "Double"
+    assert [row["precision"] for row in figures["models"]] == ["fp32", "fp16"]
+    for row in figures["models"]:
+        assert row["least_overlap"] > 0.95
+        assert set(row["networks"]) == {"template.onnx", "search.onnx"}
+    assert "update p50" in capsys.readouterr().out

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 import traceback
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -38,18 +39,24 @@ class DeviceTensor:
     """
 
     def __init__(self, engine: TensorRTEngine, name: str) -> None:
-        self._engine, self._name = engine, name
+        self._engine, self._name = weakref.ref(engine), name  # weak: no cycle may put off what close does
         self.shape, self.dtype = engine.outputs[name]
 
     @property
     def address(self) -> int:
-        return self._engine.output_address(self._name)
+        return self._living_engine().output_address(self._name)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        array = self._engine.read_output(self._name)
+        array = self._living_engine().read_output(self._name)
         if dtype is not None and np.dtype(dtype) != array.dtype:
             return array.astype(dtype)
         return array.copy() if copy else array
+
+    def _living_engine(self) -> TensorRTEngine:
+        engine = self._engine()
+        if engine is None:
+            raise LightTrackError(f"{self._name}: the engine that gave it is gone")
+        return engine
 
 
 class TensorRTEngine:
@@ -121,6 +128,10 @@ class TensorRTEngine:
                 self._resources.close()
         finally:
             cuda.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # of an engine that nobody closed; at the interpreter's end all is gone
+            self.close()
 
     def output_address(self, name: str) -> int:
         """Where the GPU finds an output.
