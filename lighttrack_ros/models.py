@@ -91,11 +91,10 @@ class SessionSettings:
 
     midpoint: float = field(default=0.0, metadata={"range": (-20, 20)})  # log odds where there or gone are as likely
     slope: float = field(default=1.0, metadata={"range": (0.01, 100)})
-    uncertain: float = 0.5  # confidence under which the target is uncertain
-    lost: float = 0.3  # confidence under which it is on the way to being lost
-    lost_frames: int = 5  # this many in a row
-    found: float = 0.5  # confidence from which a lost target may be found again
-    found_frames: int = 2  # on this many frames in a row
+    uncertain: float = 0.3  # confidence under which the target is uncertain
+    lost_frames: int = 5  # so many frames in a row under it: the target is lost
+    found: float = 0.5  # confidence from which an uncertain or lost target may be believed again
+    found_frames: int = 2  # so many frames in a row, at one place
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ class Session:
         """Forget the target."""
         self._state = State.IDLE
         self._seen = NOWHERE  # the tracker's target when it was last believed
-        self._doubtful = 0  # frames in a row on which it was as good as gone
-        self._convincing = 0  # frames in a row on which a lost one was found at one place
+        self._doubtful = 0  # frames in a row on which an uncertain one was not confirmed
+        self._convincing = 0  # frames in a row on which an uncertain or lost one was found, at one place
         self._places: Iterator[Box] = iter(())
 
     def start(self, frame: Frame, box: Box) -> Report:
@@ -81,44 +81,38 @@ class Session:
         """
         if self._state == State.IDLE:
             return Report(self._state, NOWHERE, 0.0)
-        if self._state == State.LOST:
-            estimate, confidence = self._look_for_it(frame)
-        else:
-            estimate, confidence = self._follow_it(frame)
-        if self._state == State.LOST:
-            box, confidence = self._seen, 0.0
-        else:
-            box = estimate.box
-        return Report(self._state, clip_box(box, frame.width, frame.height), confidence, estimate.exit_index)
-
-    def _follow_it(self, frame: Frame) -> tuple[Estimate, float]:
-        estimate = self._tracker.update(frame)
-        confidence = self._confidence(estimate)
-        self._doubtful = self._doubtful + 1 if confidence < self._settings.lost else 0
-        if self._doubtful >= self._settings.lost_frames:
-            self._state, self._convincing = State.LOST, 0
-            self._places = _search_places(self._seen, frame)
-        elif confidence < self._settings.uncertain:
-            self._state = State.UNCERTAIN
-        else:
-            self._state, self._seen = State.TRACKING, self._tracker.target
-        return estimate, confidence
-
-    def _look_for_it(self, frame: Frame) -> tuple[Estimate, float]:
-        if not self._convincing:
+        if self._state == State.LOST and not self._convincing:
             self._tracker.target = next(self._places)
         expected = self._tracker.target
         estimate = self._tracker.update(frame)
         confidence = self._confidence(estimate)
+        if self._state == State.TRACKING and confidence < self._settings.uncertain:
+            self._state, self._doubtful, self._convincing = State.UNCERTAIN, 0, 0
+        if self._state != State.TRACKING:
+            self._judge(confidence, expected, frame)
+        if self._state == State.TRACKING:
+            self._seen = self._tracker.target
+        if self._state == State.LOST:
+            return self._report(frame, self._seen, 0.0, estimate)
+        return self._report(frame, estimate.box, confidence, estimate)
+
+    def _judge(self, confidence: float, expected: Box, frame: Frame) -> None:
+        """From uncertain to lost, and from either back to tracking."""
         if confidence < self._settings.found:
             self._convincing = 0
         elif self._convincing and not _near(self._tracker.target, expected):
             self._convincing = 1
         else:
             self._convincing += 1
+        self._doubtful = self._doubtful + 1 if confidence < self._settings.uncertain else 0
         if self._convincing >= self._settings.found_frames:
-            self._state, self._seen, self._doubtful = State.TRACKING, self._tracker.target, 0
-        return estimate, confidence
+            self._state = State.TRACKING
+        elif self._state == State.UNCERTAIN and self._doubtful >= self._settings.lost_frames:
+            self._state = State.LOST
+            self._places = _search_places(self._seen, frame)
+
+    def _report(self, frame: Frame, box: Box, confidence: float, estimate: Estimate) -> Report:
+        return Report(self._state, clip_box(box, frame.width, frame.height), confidence, estimate.exit_index)
 
     def _confidence(self, estimate: Estimate) -> float:
         """How likely it is that the target is in view, by the model's own record; see docs/lost.md."""

@@ -24,6 +24,7 @@ from lighttrack_ros.models import (
     MixFormerV2HyperParameters,
     Model,
     Provenance,
+    SessionSettings,
     save_model,
     user_models,
 )
@@ -130,6 +131,8 @@ def _lighttrack(checkpoint: Path, architecture: str) -> _Plan:
         "search_sizes": SEARCH_SIZES,
         "stride": parsed.stride,
         "hyper_parameters": LightTrackHyperParameters(),
+        # LightTrack-Mobile's own record; see docs/lost.md. Other weights need a study of their own.
+        "session": SessionSettings(midpoint=6.45, slope=1.5, uncertain=0.2, found=0.6),
     }
     return _Plan(
         fields,

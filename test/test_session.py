@@ -1,0 +1,197 @@
+"""A target's life: what is believed, what is doubted, when it is lost, where it is looked for, when it is found."""
+
+import cv2
+import numpy as np
+import pytest
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.geometry import Box, context_side
+from lighttrack_ros.image import from_bgr
+from lighttrack_ros.models import SessionSettings, load_model
+from lighttrack_ros.session import NOWHERE, Session, State
+from lighttrack_ros.trackers import create_tracker
+from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
+
+FRAME = from_bgr(np.zeros((480, 640, 3), np.uint8))
+START = Box(300, 200, 40, 30)
+SETTINGS = SessionSettings(uncertain=0.4, lost_frames=3, found=0.6, found_frames=2)
+SURE, HALF, GONE = 0.9, 0.5, 0.1
+
+
+class ScriptedTracker(Tracker):
+    """Answers what the script says: (evidence, movement in x) a frame; an exception is raised."""
+
+    target = None
+
+    def __init__(self):
+        self.script = []
+        self.looked = []
+
+    def init(self, frame, box):
+        check_box(frame, box)
+        self.target = box
+
+    def update(self, frame):
+        answer = self.script.pop(0)
+        self.looked.append(self.target)
+        if isinstance(answer, Exception):
+            raise answer
+        evidence, movement = answer if isinstance(answer, tuple) else (answer, 0)
+        self.target = self.target._replace(x=self.target.x + movement)
+        return Estimate(self.target, 0.999, evidence=evidence)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def session():
+    session = Session(ScriptedTracker(), SETTINGS)
+    session.start(FRAME, START)
+    return session
+
+
+def play(session, *script):
+    session._tracker.script = list(script)
+    return [session.step(FRAME) for _ in script]
+
+
+def states(session, *script):
+    return "".join("ITUL"[report.state] for report in play(session, *script))
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ([SURE, HALF, SURE], "TTT"),
+        ([GONE, HALF, HALF, HALF, HALF], "UUUUU"),  # what is enough to go on is not enough to be believed again
+        ([GONE, SURE, SURE], "UUT"),
+        ([GONE, SURE, HALF, SURE, SURE], "UUUUT"),  # confirmed in a row
+        ([GONE, SURE, (SURE, 300), SURE], "UUUT"),  # at one place
+        ([GONE, GONE, HALF, GONE, GONE, HALF, GONE], "UUUUUUU"),  # lost only after doubt in a row
+        ([GONE, GONE, GONE, GONE], "UULL"),
+        ([GONE, GONE, GONE, HALF, HALF], "UULLL"),
+        ([GONE, GONE, GONE, SURE, SURE, SURE], "UULLTT"),
+        ([GONE, GONE, GONE, SURE, HALF, SURE, SURE], "UULLLLT"),
+        ([GONE, GONE, GONE, SURE, (SURE, 300), SURE], "UULLLT"),
+        ([GONE, GONE, GONE, SURE, SURE, GONE, GONE, GONE], "UULLTUUL"),  # counted afresh
+        ([SURE, LightTrackError("no"), SURE], None),
+    ],
+)
+def test_states_follow_the_evidence(session, script, expected):
+    if expected is None:
+        session._tracker.script = list(script)
+        assert session.step(FRAME).state == State.TRACKING
+        with pytest.raises(LightTrackError):
+            session.step(FRAME)
+        assert session.step(FRAME).state == State.TRACKING
+    else:
+        assert states(session, *script) == expected
+
+
+def test_without_a_target_the_session_is_idle(session):
+    session.reset()
+    report = session.step(FRAME)
+    assert (report.state, report.box, report.confidence) == (State.IDLE, NOWHERE, 0)
+
+
+def test_a_bad_box_leaves_the_target(session):
+    with pytest.raises(LightTrackError):
+        session.start(FRAME, Box(0, 0, -1, 5))
+    assert states(session, SURE) == "T"
+
+
+def test_a_new_box_ends_the_search(session):
+    assert states(session, GONE, GONE, GONE) == "UUL"
+    report = session.start(FRAME, Box(10, 20, 30, 40))
+    assert (report.state, report.box, report.confidence) == (State.TRACKING, Box(10, 20, 30, 40), 1)
+    assert states(session, GONE, GONE, HALF, GONE) == "UUUU"
+
+
+def test_confidence_is_the_models_own_record():
+    session = Session(ScriptedTracker(), SessionSettings(midpoint=6, slope=2))
+    session.start(FRAME, START)
+    even = 1 / (1 + np.exp(-6))
+    (middle,), (high,), (low,) = (play(session, score) for score in (even, 1.0, 0.5))
+    assert middle.confidence == pytest.approx(0.5)
+    assert high.confidence == pytest.approx(1)
+    assert low.confidence == pytest.approx(0, abs=1e-4)
+    assert (high.state, low.state) == (State.TRACKING, State.UNCERTAIN)
+
+
+def test_a_lost_target_is_reported_where_it_was_last_believed_to_be(session):
+    reports = play(session, (SURE, 50), (GONE, 70), (GONE, 70), (GONE, 70), (GONE, 9))
+    assert [report.state for report in reports[-2:]] == [State.LOST, State.LOST]
+    for report in reports[-2:]:
+        assert (report.box, report.confidence) == (START._replace(x=350), 0)
+
+
+def test_the_search_starts_where_it_was_and_covers_the_frame_at_its_last_size(session):
+    play(session, *[GONE] * 3)
+    session._tracker.looked.clear()
+    play(session, *[GONE] * 600)
+    looked = session._tracker.looked
+    assert looked[0] == START
+    assert all((box.width, box.height) == (START.width, START.height) for box in looked)
+    centres = np.array([box.centre for box in looked])
+    assert ((centres >= 0) & (centres <= (640, 480))).all()
+    # Every point of the frame comes into the middle half of some look.
+    step = context_side(START.width, START.height)
+    grid = np.stack(np.meshgrid(np.arange(0, 640, 5), np.arange(0, 480, 5)), -1).reshape(-1, 1, 2)
+    inner = grid[((grid >= step / 2) & (grid <= np.array((640, 480)) - step / 2)).all(axis=(1, 2))]
+    assert (np.abs(inner - centres).max(axis=2).min(axis=1) <= step / 2 + 1e-6).all()
+    # Near places come first.
+    distances = np.linalg.norm(centres[:9] - START.centre, axis=1)
+    assert (distances <= 1.5 * step).all()
+
+
+def test_every_box_lies_inside_the_frame(session):
+    for report in play(session, (SURE, 500), (SURE, -900), (HALF, 3000), (GONE, -99999), GONE, GONE, GONE):
+        x, y, width, height = report.box
+        assert x >= 0
+        assert y >= 0
+        assert width >= 0
+        assert height >= 0
+        assert x + width <= 640
+        assert y + height <= 480
+
+
+@pytest.fixture(scope="module")
+def model(mobile):
+    return load_model(mobile)
+
+
+def crossing(shared):
+    folder = shared / "sequences/crossing"
+    first = Box(*map(float, (folder / "groundtruth.txt").read_text().split("\n")[0].replace(",", " ").split()))
+    return first, [from_bgr(cv2.imread(str(folder / f"img/{i:04}.jpg"))) for i in range(1, 41)]
+
+
+def test_a_target_in_sight_is_where_the_plain_tracker_says_bit_by_bit(model, shared):
+    box, frames = crossing(shared)
+    plain, session = create_tracker(model), Session(create_tracker(model), model.session)
+    plain.init(frames[0], box)
+    session.start(frames[0], box)
+    for frame in frames[1:]:
+        report = session.step(frame)
+        assert report.state == State.TRACKING
+        assert report.box == plain.update(frame).box
+
+
+@pytest.mark.parametrize("gap", ["black", "noise", "elsewhere"])
+def test_a_target_that_vanishes_is_lost_and_found_again(model, shared, gap):
+    box, frames = crossing(shared)
+    session = Session(create_tracker(model), model.session)
+    session.start(frames[0], box)
+    rng = np.random.default_rng(0)
+    absent = {
+        "black": lambda: np.zeros((240, 360, 3), np.uint8),
+        "noise": lambda: rng.integers(0, 256, (240, 360, 3), dtype=np.uint8),
+        "elsewhere": lambda: cv2.imread(str(shared / "sequences/boat1/img/0001.jpg"))[:240, :360],
+    }[gap]
+    assert all(session.step(frame).state == State.TRACKING for frame in frames[1:15])
+    during = [session.step(from_bgr(absent())).state for _ in range(12)]
+    assert State.TRACKING not in during[2:]
+    assert during[-1] == State.LOST
+    after = [session.step(frame).state for frame in frames[15:25]]
+    assert after[-1] == State.TRACKING
