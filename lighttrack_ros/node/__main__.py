@@ -27,6 +27,7 @@ def main() -> int:
     from rclpy.signals import SignalHandlerOptions
 
     from lighttrack_ros.errors import LightTrackError
+    from lighttrack_ros.node.logs import forward_logs
     from lighttrack_ros.node.tracker_node import TrackerNode
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -36,6 +37,7 @@ def main() -> int:
         print(f"tracker: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1
+    forward_logs(node.get_logger())
     executor = SingleThreadedExecutor()
     executor.add_node(node)
 
