@@ -421,7 +421,7 @@ def test_compile_list_and_prune(capsys, monkeypatch):
         assert "lighttrack_nano is ready in fp16 after" in capsys.readouterr().out
         assert main(["compile", "--list"]) == 0
         listed = capsys.readouterr().out
-        assert "lighttrack_nano/search.onnx side=288 fp16 for Double with tensorrt 10.3.0, CUDA 12.06" in listed
+        assert "lighttrack_nano/search.onnx side=288 fp16 for Double with tensorrt 10.3.0, CUDA 12.6" in listed
         assert "6 plans" in listed
         assert main(["compile", "--prune"]) == 0
         assert capsys.readouterr().out.count("for Old") == 3
