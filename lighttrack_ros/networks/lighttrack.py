@@ -20,6 +20,7 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 MOBILE = "back_04502514044521042540+cls_211000022+reg_100000111_ops_32"
+NANO = "back_04802604062260000000+cls_011002222+reg_000112222_ops_32+lite"  # our default model's
 
 _PATH = re.compile(r"back_0([0-9]+)0\+cls_(\d{9})\+reg_(\d{9})_ops_(\d)(\d)(?:\+width_(\d{1,3})_(\d{1,3}))?(\+lite)?")
 # Digit -> kernel, expansion. The release has 0 to 5; our own 6 leaves the block out.
