@@ -67,9 +67,26 @@ def children_of(pid):
 
 
 def test_ctrl_c_leaves_no_process_behind(model, tmp_path):
-    command = [sys.executable, "-m", "lighttrack_ros", "demo", "--model", model, "--out", tmp_path]
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    for index in range(200):
+        cv2.imwrite(str(frames / f"{index}.png"), noise)
+    command = [
+        sys.executable,
+        "-m",
+        "lighttrack_ros",
+        "demo",
+        "--video",
+        frames,
+        "--box",
+        "50,40,40,40",
+        "--rate",
+        "10",
+    ]
+    command += ["--model", model, "--out", tmp_path]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 120
     while not (tmp_path / "stamps.csv").is_file():  # the camera has begun
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit

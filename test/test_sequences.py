@@ -135,9 +135,10 @@ def test_a_damaged_sequence_is_named_with_its_fault(sequence, damage, message):
         (lambda folder: check_writable(folder / "groundtruth.txt" / "a.mp4"), "cannot be written"),
     ],
 )
-def test_what_cannot_be_found_or_written_is_said_plainly(sequence, call, message):
+def test_what_cannot_be_found_or_written_is_said_plainly(sequence, capfd, call, message):
     with pytest.raises(LightTrackError, match=message):
         call(sequence)
+    assert capfd.readouterr().err == ""  # the error is all that a user should see
 
 
 def test_asking_whether_a_file_can_be_written_leaves_no_trace(tmp_path):

@@ -108,7 +108,8 @@ class VideoFile:
             capture.release()
 
     def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
+        with _QuietStderr():
+            capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise LightTrackError(f"{self.path}: cannot be opened as a video (try to convert it to H.264 in .mp4)")
         return capture
@@ -120,7 +121,8 @@ class Camera:
     def __init__(self, source: str) -> None:
         self.name = f"camera {source}" if source.isdigit() else source
         self.count: int | None = None
-        self._capture = cv2.VideoCapture(int(source)) if source.isdigit() else cv2.VideoCapture(source)
+        with _QuietStderr():
+            self._capture = cv2.VideoCapture(int(source)) if source.isdigit() else cv2.VideoCapture(source)
         if not self._capture.isOpened():
             found = sorted(str(device) for device in Path("/dev").glob("video*"))
             hint = f"cameras here: {', '.join(found) or 'none'}" if source.isdigit() else "check the address"
@@ -155,7 +157,6 @@ class VideoWriter:
     def __init__(self, path: Path, width: int, height: int, fps: float) -> None:
         check_writable(path, tuple(_CODECS))
         codec = int.from_bytes(_CODECS[path.suffix.lower()].encode(), "little")
-        # A codec's tag that the container names differently is only a remark, yet goes to the terminal.
         with _QuietStderr():
             self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, fps, (width, height))
         if not self._writer.isOpened():
@@ -252,7 +253,7 @@ def _read(capture: cv2.VideoCapture, if_empty: str) -> Iterator[NDArray[np.uint8
 
 
 class _QuietStderr:
-    """Keep FFmpeg's own words, written by C code, off the terminal."""
+    """Keep what FFmpeg and OpenCV write in C code off the terminal: our own error says it, or it is no error."""
 
     def __enter__(self) -> None:
         self._saved = os.dup(2)
