@@ -1,9 +1,11 @@
 """The TensorRT engine and its plan cache, over the strict doubles of CUDA and TensorRT (gpu_double.py)."""
 
+import dataclasses
 import itertools
 import json
 import logging
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -263,6 +265,22 @@ def test_plans_are_built_once_and_by_what_they_depend_on(graphs, cache):
     assert not [path for path in cache.iterdir() if path.suffix not in (".plan", ".json", ".timings", ".lock")]
 
 
+def test_two_that_want_the_same_plan_build_it_once(graphs, caplog):
+    caplog.set_level(logging.INFO)
+    with installed(Gpu()) as gpu:
+        with PlanCache().building():
+            threads = [
+                threading.Thread(target=lambda: TensorRTEngine(graphs[0], FIRST, "fp32").close()) for _ in range(2)
+            ]
+            for thread in threads:
+                thread.start()
+            while sum("waiting for another" in record.message for record in caplog.records) < 2:
+                time.sleep(0.01)
+        for thread in threads:
+            thread.join()
+        assert gpu.calls.count("build_serialized_network") == 1
+
+
 @pytest.mark.parametrize("damage", [b"", b"rubbish", b"half"])
 def test_a_plan_that_does_not_load_is_built_anew(graphs, cache, caplog, damage):
     with installed(Gpu()):
@@ -442,3 +460,56 @@ def test_selftest_compares_times_and_reports(capsys, tmp_path):
         assert row["least_overlap"] > 0.95
         assert set(row["networks"]) == {"template.onnx", "search.onnx"}
     assert "update p50" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """Small models with weights at random, by tracker."""
+    torch = pytest.importorskip("torch")
+    from lighttrack_ros.networks import dytrack, mixformerv2
+
+    place = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    networks = {
+        "mixformerv2": mixformerv2.MixFormerV2(dataclasses.replace(mixformerv2.SMALL, depth=2)),
+        "dytrack": dytrack.DyTrack(
+            dytrack.Architecture(channels=128, exit_channels=24, exits=(1, 2, 4), template_size=64, search_size=128)
+        ),
+    }
+    for name, network in networks.items():
+        torch.save({"net": network.state_dict()}, place / f"{name}.pth")
+        assert main(["import", str(place / f"{name}.pth"), "--name", name, "--output", str(place)]) == 0
+    return place
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("mixformerv2", {"update_interval": 2, "update_score": 0.0}),
+        ("dytrack", {"modes": {"balanced": (1.0, 1.0)}}),  # every stage of every frame
+        ("dytrack", {"modes": {"balanced": (0.0, 0.0)}}),  # the first alone
+    ],
+)
+def test_trackers_of_many_engines_give_onnxruntimes_boxes(imported, scene, name, changes):
+    model = load_model(imported / name)
+    parameters = dataclasses.replace(model.hyper_parameters, **changes)
+    model = dataclasses.replace(model, hyper_parameters=parameters)
+    reference = create_tracker(model, "onnxruntime", 1)
+    frame, box = scene[0]
+    reference.init(frame, box)
+    with installed(Gpu()) as gpu:
+        tracker = create_tracker(model, "tensorrt-fp32")
+        tracker.init(frame, box)
+        gpu.calls.clear()
+        for frame, _ in scene[1:]:
+            estimate, expected_estimate = tracker.update(frame), reference.update(frame)
+            np.testing.assert_allclose(estimate.box, expected_estimate.box, atol=0.05)
+            assert estimate.exit_index == expected_estimate.exit_index
+            frame_calls = gpu.calls.copy()
+            while tracker.idle_work():
+                assert reference.idle_work()
+            gpu.calls.clear()
+            # A frame is launches alone: no copy, no enqueue, nothing new.
+            assert set(frame_calls) <= {"cuCtxPushCurrent", "cuGraphLaunch", "cuStreamSynchronize", "cuCtxPopCurrent"}
+        tracker.close()
+    reference.close()

@@ -6,11 +6,14 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,11 @@ class PlanCache:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "building.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _logger.info("waiting for another process that is compiling")
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def entries(self) -> list[Entry]:
