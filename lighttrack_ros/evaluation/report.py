@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -295,7 +295,7 @@ class _Plot:
                 ends = (self.x(index), self.y(value)), (self.x(next_index), self.y(next_value))
                 cv2.line(self.image, *ends, colour, 2, cv2.LINE_AA)
 
-    def shade(self, indices: list[int], colour: tuple[int, int, int], share: float) -> None:
+    def shade(self, indices: Iterable[int], colour: tuple[int, int, int], share: float) -> None:
         """Tint the columns of some frames."""
         top, bottom = self.high, self.y(self._limits[0])
         for index in indices:
@@ -308,8 +308,9 @@ def _plot_confidence(run: Run, width: int, height: int, marks: list[int]) -> Ima
     plot = _Plot(run, width, height, "confidence, by state", (0.0, 1.0))
     indices = sorted(run.observations)
     observations = [run.observations[index] for index in indices]
-    for state in (State.UNCERTAIN, State.LOST):
-        plot.shade([seen.index for seen in observations if seen.state == state], STATE_COLOURS[state], 0.22)
+    for seen, following in zip(observations, [*indices[1:], run.sent], strict=True):
+        if seen.state in (State.UNCERTAIN, State.LOST):  # what was said holds until the next word
+            plot.shade(range(seen.index, following), STATE_COLOURS[seen.state], 0.22)
     plot.axes([0, 0.5, 1], "", marks)
     plot.line(indices, [seen.confidence for seen in observations], [STATE_COLOURS[seen.state] for seen in observations])
     return plot.image
@@ -346,7 +347,9 @@ def _plot_latency(run: Run, width: int, height: int, marks: list[int]) -> Image:
         median = float(np.median(values))
         cv2.line(plot.image, (plot.left, plot.y(median)), (width - plot.right, plot.y(median)), _INK, 1)
         text = f"p50 {median:.1f}"
-        _text(plot.image, text, width - plot.right - _width(text, 0.42) - 4, plot.y(median) - 6, 0.42, _INK)
+        left, baseline = width - plot.right - _width(text, 0.42) - 4, plot.y(median) - 6
+        plot.image[baseline - 13 : baseline + 4, left - 4 : width - plot.right] = _PANEL
+        _text(plot.image, text, left, baseline, 0.42, _INK)
     return plot.image
 
 
