@@ -28,19 +28,17 @@ class SquareCropper:
             out: (m, m, 3) uint8, contiguous; written in place.
         """
         left, top = max(0, -x0), max(0, -y0)
-        right, bottom = min(side, frame.width - x0), min(side, frame.height - y0)
-        if left == 0 and top == 0 and right == side and bottom == side:
-            square = frame.region(x0, y0, x0 + side, y0 + side)
-        else:
-            square = self._square(side)
-            if left >= right or top >= bottom:
-                square[:] = fill
-            else:
-                square[:top] = fill
-                square[bottom:] = fill
-                square[top:bottom, :left] = fill
-                square[top:bottom, right:] = fill
-                square[top:bottom, left:right] = frame.region(x0 + left, y0 + top, x0 + right, y0 + bottom)
+        right, bottom = max(0, x0 + side - frame.width), max(0, y0 + side - frame.height)
+        if left + right >= side or top + bottom >= side:
+            out[:] = fill
+            return
+        square = frame.region(x0 + left, y0 + top, x0 + side - right, y0 + side - bottom)
+        if left or top or right or bottom:
+            canvas = self._square(side)
+            cv2.copyMakeBorder(
+                square, top, bottom, left, right, cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED, canvas, fill.tolist()
+            )
+            square = canvas
         if side == out.shape[0]:
             np.copyto(out, square)
         else:
