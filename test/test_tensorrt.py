@@ -19,7 +19,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.scene.scene import Scene
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import load_model
-from lighttrack_ros.runtime import load_engine
+from lighttrack_ros.runtime import load_engine, tensorrt
 from lighttrack_ros.runtime.engine import _tensorrt_is_here
 from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
 from lighttrack_ros.runtime.plan_cache import PlanCache
@@ -263,6 +263,20 @@ def test_plans_are_built_once_and_by_what_they_depend_on(graphs, cache):
     assert len(PlanCache().entries()) == 7
     assert {entry.key.precision for entry in PlanCache().entries()} == {"fp16", "fp32"}
     assert not [path for path in cache.iterdir() if path.suffix not in (".plan", ".json", ".timings", ".lock")]
+
+
+def test_a_long_compilation_is_heard_of(graphs, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("lighttrack_ros.runtime.tensorrt._TELL_EVERY", 0.02)
+    convert = tensorrt.convert
+    monkeypatch.setattr(tensorrt, "convert", lambda *arguments: time.sleep(0.5) or convert(*arguments))
+    with installed(Gpu()):
+        TensorRTEngine(graphs[0], FIRST, "fp32").close()
+    told = [record.message.split(": ")[1] for record in caplog.records if record.name.endswith("tensorrt")]
+    assert told[0] == "compiling for Double in fp32"
+    assert "still compiling after 0 s" in told
+    assert told[-1].startswith("compiled in ")
+    assert "compiling" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_two_that_want_the_same_plan_build_it_once(graphs, caplog):

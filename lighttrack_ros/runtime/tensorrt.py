@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import math
+import threading
 import time
 import traceback
 import weakref
@@ -28,6 +29,7 @@ from lighttrack_ros.runtime.engine import Array, Tensor, TensorSpec
 from lighttrack_ros.runtime.plan_cache import PlanCache, PlanKey
 
 _DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8, "INT32": np.int32, "INT64": np.int64}
+_TELL_EVERY = 10.0  # seconds
 
 _logger = logging.getLogger(__name__)
 
@@ -366,8 +368,9 @@ def _plans(
         if plan is None or plan == old:
             _logger.info("%s: compiling for %s in %s", graph, key.gpu, key.precision)
             started = time.monotonic()
-            model = convert(graph, dimensions, key.precision)
-            plan, timings = build.build_plan(trt, model, key.precision, cache.load_timings(key))
+            with _telling_that_it_lives(graph):
+                model = convert(graph, dimensions, key.precision)
+                plan, timings = build.build_plan(trt, model, key.precision, cache.load_timings(key))
             seconds = time.monotonic() - started
             _logger.info("%s: compiled in %.1f s", graph, seconds)
             if writable:
@@ -378,6 +381,24 @@ def _plans(
                 except OSError as error:
                     _logger.warning("%s: the plan is not kept (%s)", graph, error)
     yield plan
+
+
+@contextlib.contextmanager
+def _telling_that_it_lives(graph: Path) -> Iterator[None]:
+    """A Jetson compiles for minutes; the log goes on meanwhile."""
+    done, started = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(_TELL_EVERY):
+            _logger.info("%s: still compiling after %.0f s", graph, time.monotonic() - started)
+
+    thread = threading.Thread(target=tell, name="compiling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _drop_locals(error: BaseException | None) -> None:
