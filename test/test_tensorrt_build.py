@@ -106,8 +106,7 @@ def test_a_graph_that_the_builder_refuses_gives_its_words(trt):
 
 @pytest.mark.parametrize("name", ["lighttrack", "mixformerv2", "dytrack"])
 def test_conversion_keeps_what_the_network_says(graphs_of, name):
-    """fp32 to the last bits; fp16 as far as its rounding goes (ONNX Runtime rounds weights and what passes between
-    layers, and adds up in fp32, as a GPU's tensor cores do)."""
+    """fp32 to the last bits; fp16 as far as its weights go: ONNX Runtime's CPU kernels add up in fp32."""
     rng = np.random.default_rng(0)
     for graph, dimensions in graphs_of(name):
         engine = OnnxRuntimeEngine(graph, dimensions, 1)
