@@ -57,7 +57,8 @@ def _described(entry: Entry) -> str:
     key = entry.key
     sizes = "".join(f" {name}={size}" for name, size in key.dimensions.items())
     made = f"{entry.size / 1e6:.1f} MB, compiled in {entry.seconds:.1f} s"
-    return f"{entry.model}{sizes} {key.precision} for {key.gpu} with {key.tensorrt}, CUDA {key.cuda // 1000}.{key.cuda % 1000 // 10}: {made}"
+    cuda = f"{key.cuda // 1000}.{key.cuda % 1000 // 10}"
+    return f"{entry.model}{sizes} {key.precision} for {key.gpu} with {key.tensorrt}, CUDA {cuda}: {made}"
 
 
 def _useless(cache: PlanCache) -> list[Entry]:
