@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -11,7 +12,6 @@ from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -25,8 +25,8 @@ class ImageStream:
     """One subscription of depth 1; every image that arrives is handed on, serialised, from the stream's thread.
 
     rclpy's executor builds its wait set anew for every callback, out of the twenty services that a lifecycle node
-    has: with a wait set of its own an image costs 0.4 ms less, in latency and in time of the processor, and no service
-    call ever delays it. `rclpy.wait_for_message` does it with the same calls, from Humble to Kilted.
+    has: with a wait set of its own an image costs 0.4 ms less of the processor's time and 0.25 ms less of latency, and
+    no service call ever delays it. `rclpy.wait_for_message` does it with the same calls, from Humble to Kilted.
 
     Args:
         node: whose subscription it is.
@@ -34,7 +34,7 @@ class ImageStream:
         topic: name before remapping.
         reliable: ask for every image, or take what arrives.
         on_image: called with the serialised message, in the stream's thread.
-        on_incompatible: called by the executor with rclpy's event, when a publisher cannot serve this subscription.
+        on_incompatible: called with rclpy's event in the stream's thread, when a publisher cannot serve it.
     """
 
     def __init__(
@@ -81,30 +81,38 @@ class ImageStream:
         self._node.destroy_subscription(self._subscription)
 
     def _run(self) -> None:
-        context, subscription = self._node.context, self._subscription
+        context, subscription, stop_signal = self._node.context, self._subscription, self._stop_signal
+        events: list[Any] = subscription.event_handlers
         assert context.handle is not None  # ROS was initialised
-        with context.handle, subscription.handle, self._stop_signal.handle:
-            wait_set = rclpy_implementation.WaitSet(1, 1, 0, 0, 0, 0, context.handle)
+        with ExitStack() as in_use:
+            entities: list[Any] = [context.handle, subscription.handle, stop_signal.handle, *events]
+            for entity in entities:
+                in_use.enter_context(entity)
+            wait_set = rclpy_implementation.WaitSet(1, 1, 0, 0, 0, len(events), context.handle)
             while not self._stopping and context.ok():
                 wait_set.clear_entities()
                 wait_set.add_subscription(subscription.handle)
-                wait_set.add_guard_condition(self._stop_signal.handle)
+                wait_set.add_guard_condition(stop_signal.handle)
+                for event in events:
+                    event.add_to_wait_set(wait_set)
                 wait_set.wait(_WAIT)
-                if not wait_set.get_ready_entities("subscription"):
-                    continue
-                taken = subscription.handle.take_message(subscription.msg_type, True)
-                if taken is not None and not self._stopping:
-                    self._on_image(taken[0])
+                if wait_set.get_ready_entities("subscription"):
+                    taken = subscription.handle.take_message(subscription.msg_type, True)
+                    if taken is not None and not self._stopping:
+                        self._on_image(taken[0])
+                for event in events:
+                    if event.is_ready(wait_set) and (data := event.take_data()):
+                        event.callback(data)
 
 
 class _NotOfTheExecutor(CallbackGroup):
-    """Keeps the subscription out of the executor's hands, but not the events that belong to it."""
+    """Keeps the subscription and its events out of the executor's hands: Fast DDS wakes up for both together."""
 
     def can_execute(self, entity: Any) -> bool:
-        return not isinstance(entity, Subscription)
+        return False
 
     def beginning_execution(self, entity: Any) -> bool:
-        return True
+        return False
 
     def ending_execution(self, entity: Any) -> None:
         pass

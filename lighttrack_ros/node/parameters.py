@@ -62,7 +62,7 @@ class Parameters:
         1.0, "How long images are kept for boxes drawn on an old one, seconds.", ANY_TIME, low=0.0, high=10.0
     )
     buffer_megabytes: int = _parameter(
-        128, "Most memory for those images, megabytes (10^6 bytes).", ANY_TIME, low=1, high=4096
+        96, "Most memory for those images, megabytes (10^6 bytes).", ANY_TIME, low=1, high=4096
     )
     diagnostics_period: float = _parameter(
         1.0, "Time between two messages on /diagnostics, seconds.", AT_START, low=0.1, high=60.0
