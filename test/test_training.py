@@ -31,7 +31,7 @@ PLAIN = PairSettings(backdrop=0, blur=0, low_resolution=0, grey=0, colour=0, noi
 
 @pytest.fixture(scope="session")
 def scene_clips() -> list[Clip]:
-    return generate_scenes(1, seed=5, side=256, frames=6)
+    return generate_scenes(1, seed=5, side=256)
 
 
 def _network(path: str, seed: int = 0) -> LightTrack:
