@@ -70,7 +70,8 @@ def start(world: World, model: Path, request: pytest.FixtureRequest) -> Iterator
 
     def start(camera: str = "reliable", **parameters: object) -> Tracker:
         namespace = f"test{abs(hash(request.node.name)) % 10**8}_{len(trackers)}"
-        parameters = {"model": model, "diagnostics_period": 0.1, **parameters}
+        # One thread, as two that spin for each other are slow where others work too.
+        parameters = {"model": model, "threads": 1, "diagnostics_period": 0.1, **parameters}
         process = NodeProcess(node_command(namespace, **parameters))
         trackers.append(Tracker(world, namespace, process, parameters.get("image_transport", "raw"), camera))
         return trackers[-1]

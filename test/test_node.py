@@ -28,7 +28,7 @@ from lighttrack_ros.trackers import create_tracker  # noqa: E402
 def running(world: World, model: Path):
     """A node that many tests use, one after the other."""
     # Reliable, so that the image that was sent last always arrives.
-    command = node_command("shared_node", model=model, reliability="reliable", diagnostics_period=0.1)
+    command = node_command("shared_node", model=model, threads=1, reliability="reliable", diagnostics_period=0.1)
     tracker = Tracker(world, "shared_node", NodeProcess(command))
     tracker.wait_until_connected()
     yield tracker
@@ -51,7 +51,7 @@ def tracker(running: Tracker, clip: Clip) -> Tracker:
 def expected_boxes(model: Path):
     """The library's own boxes: expected_boxes(images, first box) -> one box an image after the first."""
     loaded = load_model(model)
-    tracker = create_tracker(loaded)
+    tracker = create_tracker(loaded, threads=1)
     session = Session(tracker, loaded.session)
 
     def boxes(images: list[np.ndarray], box: Box) -> list[Box]:

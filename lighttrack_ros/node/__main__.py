@@ -57,6 +57,8 @@ def main() -> int:
     spinner.join()
     node.destroy_node()
     rclpy.try_shutdown()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # Python takes its handlers down before it ends
     return 0
 
 
