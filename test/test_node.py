@@ -119,6 +119,7 @@ def test_without_a_target_no_image_is_decoded(tracker, clip):
     assert int(after["images_processed"]) - int(before["images_processed"]) == 10
     assert after["images_decoded"] == before["images_decoded"]
     assert after["state"] == "idle"
+    assert after["backend"] in ("onnxruntime", "tensorrt")  # what runs in fact, not "auto"
 
 
 def test_a_box_without_a_stamp_is_for_the_next_image(tracker, clip):

@@ -84,7 +84,9 @@ class TrackerNode(LifecycleNode):
         self._target_publisher = self.create_lifecycle_publisher(TrackedTarget, "~/target", QoSProfile(depth=10))
         self._annotated_publisher = self.create_lifecycle_publisher(Image, "~/annotated", QoSProfile(depth=1))
         loaded = self._loaded
-        self.get_logger().info(f"model {loaded.model.name} loaded and warmed up in {loaded.seconds:.1f} s")
+        self.get_logger().info(
+            f"model {loaded.model.name} on {loaded.tracker.backend}, warmed up in {loaded.seconds:.1f} s"
+        )
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -256,7 +258,7 @@ class TrackerNode(LifecycleNode):
             "state": self._last_report.state.name.lower(),
             "enabled": str(self._enabled).lower(),
             "model": self._loaded.model.name if self._loaded else self.parameters.model,
-            "backend": self._loaded.backend if self._loaded else self.parameters.backend,
+            "backend": self._loaded.tracker.backend if self._loaded else self.parameters.backend,
             "image_transport": self.parameters.image_transport,
             "reliability": self.parameters.reliability,
             **self._health.rates(),
@@ -300,7 +302,6 @@ class _Loaded:
     model: Model
     tracker: Tracker
     session: Session
-    backend: str
     seconds: float  # that it took
 
 
@@ -328,4 +329,4 @@ def _load(chosen: parameters.Parameters) -> _Loaded:
     for _ in range(3):
         session.step(frame)
     session.reset()
-    return _Loaded(model, tracker, session, chosen.backend, time.perf_counter() - began)
+    return _Loaded(model, tracker, session, time.perf_counter() - began)

@@ -32,6 +32,8 @@ class Estimate:
 class Tracker(ABC):
     """One target in one stream of frames. Not thread-safe; frames of any size may follow each other."""
 
+    backend: str  # what runs its networks in fact: that of its engines
+
     @abstractmethod
     def init(self, frame: Frame, box: Box) -> None:
         """Take the target from `box` on `frame`, forgetting any earlier one.

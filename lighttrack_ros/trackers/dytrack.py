@@ -34,6 +34,7 @@ class DyTrackTracker(Tracker):
         self._parameters = model.parameters_of(DyTrackHyperParameters)
         self._cropper = SquareCropper()
         self._template = load_engine(model.template_graph, backend, threads)
+        self.backend = self._template.backend
         self._stages = [load_engine(graph, backend, threads) for graph in model.search_graphs]
         self._policy = ExitPolicy(self._parameters)
         self._box: Box | None = None

@@ -31,6 +31,7 @@ class LightTrackTracker(Tracker):
         self._parameters = model.parameters_of(LightTrackHyperParameters)
         self._template_size = model.template_size
         self._template_engine = load_engine(model.template_graph, backend, threads, {"side": model.template_size})
+        self.backend = self._template_engine.backend
         self._searches = [
             _Search(load_engine(model.search_graph, backend, threads, {"side": side}), model.stride)
             for side in model.search_sizes

@@ -35,6 +35,7 @@ class MixFormerV2Tracker(Tracker):
         self._parameters = model.parameters_of(MixFormerV2HyperParameters)
         self._cropper = SquareCropper()
         self._search = load_engine(model.search_graph, backend, threads)
+        self.backend = self._search.backend
         self._blocks = [load_engine(graph, backend, threads) for graph in model.template_graphs]
         self._next_block = 0  # of the templates' share, for the templates that are wanted
         self._tokens: Tensor = None  # what the block before gave
