@@ -63,7 +63,10 @@ def inside(section, **entries):
         (change(template_size=True), "template_size: is True, expected a whole number"),
         (change(search_sizes=256), "search_sizes: is 256, expected a list"),
         (change(search_sizes=[256]), "two sides"),
-        (change(search_sizes=[250, 288]), "search_sizes is 250, expected a multiple of 16 over the template's 128 .try 256"),
+        (
+            change(search_sizes=[250, 288]),
+            "search_sizes is 250, expected a multiple of 16 over the template's 128 .try 256",
+        ),
         (change(stride=10), "stride is 10"),
         (change(provenance="me"), "provenance: is 'me', expected a section"),
         (inside("provenance", licence=None), "licence: is None, expected a text"),
