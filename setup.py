@@ -66,11 +66,7 @@ class CMakeBuild(build_py):
         data = {}
         for path in stage.rglob("*"):
             inside = path.relative_to(stage)
-            if (
-                path.is_file()
-                and modules.parent not in path.parents
-                and inside.parts[0] in ("include", "lib", "share")
-            ):
+            if path.is_file() and modules.parent not in path.parents and inside.parts[0] in ("include", "lib", "share"):
                 data.setdefault(str(inside.parent), []).append(str(path))
         self.distribution.data_files = sorted(data.items())
 
