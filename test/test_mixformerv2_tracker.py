@@ -50,6 +50,8 @@ def script(monkeypatch):
     script = SimpleNamespace(boxes=[], scores=[], searched=[])
 
     class ScriptedEngine:
+        backend = "scripted"
+
         def __init__(self, graph, *_):
             self.block = int(graph.stem.split("_")[1]) if graph.stem.startswith("template") else None
             side = script.model.search_sizes[0]
