@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from lighttrack_ros.geometry import Box, clip_box, context_side
@@ -28,13 +28,15 @@ class State(IntEnum):
 class Report:
     """The session's word on one frame: the estimate as the outside world may use it.
 
-    While the target is lost, `box` is where it was last seen. `box` always lies inside the frame.
+    While the target is lost, `box` is where it was last seen. `box` always lies inside the frame. `network` is the
+    estimate's; None where no network ran to find the target.
     """
 
     state: State
     box: Box
     confidence: float
     exit_index: int = -1
+    network: tuple[float, float] | None = field(default=None, compare=False)
 
 
 class Session:
@@ -112,7 +114,8 @@ class Session:
             self._places = _search_places(self._seen, frame)
 
     def _report(self, frame: Frame, box: Box, confidence: float, estimate: Estimate) -> Report:
-        return Report(self._state, clip_box(box, frame.width, frame.height), confidence, estimate.exit_index)
+        box = clip_box(box, frame.width, frame.height)
+        return Report(self._state, box, confidence, estimate.exit_index, estimate.network)
 
     def _confidence(self, estimate: Estimate) -> float:
         """How likely it is that the target is in view, by the model's own record; see docs/lost.md."""

@@ -34,6 +34,7 @@ from lighttrack_ros.node.messages import (
     read_image,
     target_message,
     to_nanoseconds,
+    to_time,
 )
 from lighttrack_ros.node.tracking_loop import NO_TARGET, Outcome, TrackingLoop
 from lighttrack_ros.session import Session, State
@@ -83,6 +84,7 @@ class TrackerNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._target_publisher = self.create_lifecycle_publisher(TrackedTarget, "~/target", QoSProfile(depth=10))
         self._annotated_publisher = self.create_lifecycle_publisher(Image, "~/annotated", QoSProfile(depth=1))
+        self._timing_publisher = self.create_lifecycle_publisher(DiagnosticArray, "~/timing", QoSProfile(depth=10))
         loaded = self._loaded
         self.get_logger().info(
             f"model {loaded.model.name} on {loaded.tracker.backend}, warmed up in {loaded.seconds:.1f} s"
@@ -160,6 +162,7 @@ class TrackerNode(LifecycleNode):
         loaded.tracker.close()
         self.destroy_lifecycle_publisher(self._target_publisher)
         self.destroy_lifecycle_publisher(self._annotated_publisher)
+        self.destroy_lifecycle_publisher(self._timing_publisher)
 
     def _image_topic(self, compressed: bool) -> str:
         topic = self.resolve_topic_name("image")
@@ -185,8 +188,29 @@ class TrackerNode(LifecycleNode):
         if outcome.live and report.state != State.IDLE:
             since_stamp = (self.get_clock().now().nanoseconds - message.stamp) / 1e9
             self._health.latency(since_stamp, time.perf_counter() - outcome.began)
+        if report.network is not None and self._timing_publisher.get_subscription_count():
+            self._tell_timing(outcome, target.processing_time)
         if self._annotated_publisher.get_subscription_count():
             self._annotate(outcome)
+
+    def _tell_timing(self, outcome: Outcome, processing: float) -> None:
+        """Where the time went that one image took, milliseconds; the image is told by its header."""
+        message = outcome.arrival.message
+        since_stamp = (self.get_clock().now().nanoseconds - message.stamp) / 1e9
+        since_arrival, since_began = time.monotonic() - outcome.arrival.time, time.perf_counter() - outcome.began
+        assert outcome.report.network is not None
+        started, ended = outcome.report.network
+        seconds = {
+            "transport": since_stamp - since_arrival,
+            "wait": since_arrival - since_began,
+            "crop": started - outcome.began,
+            "network": ended - started,
+            "decode": outcome.began + processing - ended,
+        }
+        values = {f"{name}_ms": f"{value * 1e3:.3f}" for name, value in seconds.items()}
+        timing = diagnostic_array(f"{self.get_fully_qualified_name()[1:]}: timing", DiagnosticStatus.OK, "", values)
+        timing.header.stamp, timing.header.frame_id = to_time(message.stamp), message.frame_id
+        self._timing_publisher.publish(timing)
 
     def _annotate(self, outcome: Outcome) -> None:
         assert self._active is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
@@ -20,6 +20,7 @@ class Estimate:
         confidence: the network's own score, 0..1, before any penalty; what it is worth differs
             from model to model, see `session`.
         evidence: score, 0..1, that the target is anywhere in the search region; None where `confidence` is that.
+        network: when the network was started and when its outputs were there, time.perf_counter().
         exit_index: exit after which the network stopped, from 0; -1 for networks without exits.
     """
 
@@ -27,6 +28,7 @@ class Estimate:
     confidence: float
     exit_index: int = -1
     evidence: float | None = None
+    network: tuple[float, float] | None = field(default=None, compare=False)
 
 
 class Tracker(ABC):

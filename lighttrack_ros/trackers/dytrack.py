@@ -7,6 +7,7 @@ run so, and everything about the decision beyond "learned, per exit", is this pr
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -54,6 +55,7 @@ class DyTrackTracker(Tracker):
         crop = self._stages[0].input_buffers["crop"]
         side = crop_region(self._cropper, frame, target, self._parameters.search_factor, crop)
         passed: dict[str, Tensor] = {}
+        started = time.perf_counter()
         for index, stage in enumerate(self._stages):
             outputs = stage.run(passed)
             quality = float(np.asarray(outputs["next_quality"])[0])
@@ -63,9 +65,10 @@ class DyTrackTracker(Tracker):
                 break
             passed = _to_next_stage(outputs)
         prediction = np.asarray(outputs["box"])[0].tolist()
+        ended = time.perf_counter()
         self._box = place_in_frame(prediction, target, side, frame)
         self._policy.stopped(index, quality)
-        return Estimate(self._box, quality, index)
+        return Estimate(self._box, quality, index, network=(started, ended))
 
     @property
     def target(self) -> Box:

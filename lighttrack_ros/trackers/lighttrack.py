@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -63,8 +64,10 @@ class LightTrackTracker(Tracker):
         side = max(1, round_half_away(context + (search.side - self._template_size) / scale))
         x0, y0 = _corner(target.centre_x, side), _corner(target.centre_y, side)
         self._cropper.crop(frame, x0, y0, side, target.fill, search.engine.input_buffers["crop"])
+        started = time.perf_counter()
         outputs = search.engine.run({})
         logits, distances = np.asarray(outputs["logits"]), np.asarray(outputs["distances"])
+        ended = time.perf_counter()
         found = search.decode(logits, distances, target.width * scale, target.height * scale, self._parameters)
 
         centre_x = target.centre_x + found.x / scale
@@ -80,7 +83,7 @@ class LightTrackTracker(Tracker):
         )
         left, top = target.centre_x - target.width / 2, target.centre_y - target.height / 2
         box = Box(max(0.0, left), max(0.0, top), target.width, target.height)
-        return Estimate(box, found.score, evidence=found.highest)
+        return Estimate(box, found.score, evidence=found.highest, network=(started, ended))
 
     @property
     def target(self) -> Box:

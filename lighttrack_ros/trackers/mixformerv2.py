@@ -66,11 +66,14 @@ class MixFormerV2Tracker(Tracker):
         parameters = self._parameters
         crop = self._search.input_buffers["crop"]
         side = crop_region(self._cropper, frame, target, parameters.search_factor, crop)
+        started = time.perf_counter()
         outputs = self._search.run({})
         score = float(np.asarray(outputs["score"])[0])
         if not math.isfinite(score):
             raise LightTrackError("the network gave a score that is not finite: the engine is broken")
-        box = self._box = place_in_frame(np.asarray(outputs["box"])[0].tolist(), target, side, frame)
+        prediction = np.asarray(outputs["box"])[0].tolist()
+        ended = time.perf_counter()
+        box = self._box = place_in_frame(prediction, target, side, frame)
 
         # What is seen while looking about for a lost target is no template yet.
         if score > max(parameters.update_score, self._best_score) and not self._is_guess:
@@ -83,7 +86,7 @@ class MixFormerV2Tracker(Tracker):
                 self._next_block = 0
             self._start_interval()
         self._is_guess = False
-        return Estimate(box, score)
+        return Estimate(box, score, network=(started, ended))
 
     @property
     def target(self) -> Box:
