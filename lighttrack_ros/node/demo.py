@@ -10,14 +10,11 @@ import argparse
 import contextlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import cv2
 from tqdm import tqdm
@@ -31,10 +28,10 @@ from lighttrack_ros.evaluation.track import parse_box
 from lighttrack_ros.evaluation.video import FrameSource, check_writable, open_source, parse_size
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
-from lighttrack_ros.node.transport import transport_environment, tune_malloc
+from lighttrack_ros.node import processes
+from lighttrack_ros.node.processes import Child, Observer
 from lighttrack_ros.session import State
 
-_START_LIMIT = 90.0  # seconds for the node to load its model on a slow machine
 _TARGET_ID = "demo"
 
 
@@ -130,35 +127,30 @@ def _film(args: argparse.Namespace) -> _Film:
 
 def _run_processes(film: _Film, model: Model, args: argparse.Namespace) -> tuple[dict[int, report.Observation], int]:
     """Start the node and the camera, watch the target; returns the observations by frame, and the frames sent."""
-    os.environ.update(transport_environment())
-    tune_malloc()
-    # Nobody else's topics, and nobody else's network.
-    namespace = f"/lighttrack_demo_{os.getpid()}"
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    processes.prepare_environment()
+    namespace = f"/lighttrack_demo_{os.getpid()}"  # nobody else's topics
     log_path, stamps_path = args.out / "node.log", args.out / "stamps.csv"
     stamps_path.unlink(missing_ok=True)
-    node_command = [
-        sys.executable, "-m", "lighttrack_ros.node", "--ros-args", "-r", f"__ns:={namespace}",
-        "-p", f"model:={model.folder.resolve()}", "-p", f"backend:={args.backend}",
-    ]  # fmt: skip
-    camera_command = [
-        sys.executable, "-m", "lighttrack_ros", "replay", film.source, "--topic", f"{namespace}/image",
-        "--rate", str(film.fps), "--preload", "--log", str(stamps_path),
-    ]  # fmt: skip
+    received: list[tuple[int, Any, int]] = []  # image stamp (ns), message, arrival (ns)
+
+    def on_target(stamp: int, message: Any, arrival: int) -> None:
+        if message.target_id == _TARGET_ID:
+            received.append((stamp, message, arrival))
+
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_interruptible())
-        log = stack.enter_context(log_path.open("w+", encoding="utf-8"))
-        node = stack.enter_context(_process(node_command, log))
-        observer = stack.enter_context(_Observer(namespace))
+        stack.enter_context(processes.interruptible())
+        node = stack.enter_context(Child(processes.node_command(namespace, model, args.backend), log_path))
+        observer = stack.enter_context(Observer())
+        observer.listen(namespace, on_target)
         print(f"node: {model.name}; its log is {log_path}")
-        observer.wait_for_node(node, log_path)
-        observer.point_at(film.box)
-        camera_log = stack.enter_context((args.out / "camera.log").open("w+", encoding="utf-8"))
-        camera = stack.enter_context(_process(camera_command, camera_log))
-        observer.watch(camera, node, film, log_path, args.out / "camera.log")
-    stamps = _stamps(stamps_path)
+        observer.wait_for(namespace, node)
+        observer.point_at(namespace, film.box, _TARGET_ID)
+        command = processes.camera_command(film.source, f"{namespace}/image", film.fps, stamps_path)
+        camera = stack.enter_context(Child(command, args.out / "camera.log"))
+        _watch(observer, received, camera, node, film.frames.count)
+    stamps = processes.read_stamps(stamps_path)
     observations = {}
-    for stamp, message, arrival in observer.received:
+    for stamp, message, arrival in received:
         index = stamps.get(stamp)
         if index is not None:
             observations[index] = report.Observation(
@@ -177,129 +169,31 @@ def _run_processes(film: _Film, model: Model, args: argparse.Namespace) -> tuple
     return observations, len(stamps)
 
 
-class _Observer:
-    """This process's own node: sends the box, receives the targets."""
-
-    def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
-        self.received: list[tuple[int, Any, int]] = []  # image stamp (ns), message, arrival (ns)
-
-    def __enter__(self) -> _Observer:
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.signals import SignalHandlerOptions
-
-        from lighttrack_ros.msg import InitBox, TrackedTarget
-
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node("observer", namespace=self._namespace, start_parameter_services=False)
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self._node)
-        self._init_type = InitBox
-        self._init = self._node.create_publisher(InitBox, "init_box", 1)
-        self._node.create_subscription(TrackedTarget, "tracker/target", self._on_target, 50)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        import rclpy
-
-        self._executor.shutdown(timeout_sec=1)
-        self._node.destroy_node()
-        rclpy.shutdown()
-
-    def _on_target(self, message: Any) -> None:
-        arrival = time.time_ns()
-        if message.target_id == _TARGET_ID:
-            stamp = message.header.stamp
-            self.received.append((stamp.sec * 1_000_000_000 + stamp.nanosec, message, arrival))
-
-    def wait_for_node(self, node: subprocess.Popen[str], log_path: Path) -> None:
-        limit = time.monotonic() + _START_LIMIT
-        while self._init.get_subscription_count() == 0 or self._node.count_publishers("tracker/target") == 0:
-            self._executor.spin_once(timeout_sec=0.05)
-            if node.poll() is not None:
-                raise LightTrackError(f"the node ended at once ({_last_words(log_path)}); its log is {log_path}")
-            if time.monotonic() > limit:
-                raise LightTrackError(f"the node was not ready in {_START_LIMIT:.0f} s; its log is {log_path}")
-
-    def point_at(self, box: Box) -> None:
-        """Name the target. No stamp: it is in the next image, which is the camera's first."""
-        message = self._init_type()
-        message.x, message.y, message.width, message.height = (float(value) for value in box)
-        message.target_id = _TARGET_ID
-        self._init.publish(message)
-        limit = time.monotonic() + 0.5
-        while time.monotonic() < limit:
-            self._executor.spin_once(timeout_sec=0.05)
-
-    def watch(
-        self, camera: subprocess.Popen[str], node: subprocess.Popen[str], film: _Film, log_path: Path, camera_log: Path
-    ) -> None:
-        """Listen until the camera has ended and the node has answered its last frame."""
-        with tqdm(total=film.frames.count, desc="tracking", unit="frame", disable=None) as bar:
-            last_report, quiet_since = time.monotonic(), time.monotonic()
-            while True:
-                before = len(self.received)
-                self._executor.spin_once(timeout_sec=0.05)
-                if len(self.received) > before:
-                    quiet_since = time.monotonic()
-                    stamp, message, arrival = self.received[-1]
-                    state = State(message.state).name.lower()
-                    words = f"{state} {message.confidence:.2f}, {(arrival - stamp) / 1e6:.1f} ms"
-                    bar.set_postfix_str(words, refresh=False)
-                    bar.update()
-                    if bar.disable and time.monotonic() - last_report > 2:
-                        print(f"{len(self.received)} frames: {words}", flush=True)
-                        last_report = time.monotonic()
-                if node.poll() is not None:
-                    raise LightTrackError(f"the node ended ({_last_words(log_path)}); its log is {log_path}")
-                if camera.poll() is not None and time.monotonic() - quiet_since > 0.5:
-                    if camera.returncode != 0:
-                        raise LightTrackError(f"the camera failed ({_last_words(camera_log)})")
-                    return
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM end the demo as Ctrl-C does; put the handlers back in the end."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.default_int_handler) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _process(command: list[str], log: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """A child out of the terminal's reach: Ctrl-C comes to this process, which ends its children in order."""
-    child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    try:
-        yield child
-    finally:
-        # A second Ctrl-C must not leave a child, and its shared memory, behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if child.poll() is None:
-            child.send_signal(signal.SIGINT)
-            try:
-                child.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-
-def _stamps(path: Path) -> dict[int, int]:
-    """Stamp (ns) of every frame that the camera sent, to its index."""
-    lines = path.read_text(encoding="utf-8").split() if path.is_file() else []
-    pairs = (line.split(",") for line in lines)
-    return {int(stamp): int(index) for index, stamp in pairs}
-
-
-def _last_words(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+def _watch(
+    observer: Observer, received: list[tuple[int, Any, int]], camera: Child, node: Child, total: int | None
+) -> None:
+    """Listen until the camera has ended and the node has answered its last frame."""
+    with tqdm(total=total, desc="tracking", unit="frame", disable=None) as bar:
+        last_report, quiet_since = time.monotonic(), time.monotonic()
+        while True:
+            before = len(received)
+            observer.spin_once()
+            if len(received) > before:
+                quiet_since = time.monotonic()
+                stamp, message, arrival = received[-1]
+                state = State(message.state).name.lower()
+                words = f"{state} {message.confidence:.2f}, {(arrival - stamp) / 1e6:.1f} ms"
+                bar.set_postfix_str(words, refresh=False)
+                bar.update()
+                if bar.disable and time.monotonic() - last_report > 2:
+                    print(f"{len(received)} frames: {words}", flush=True)
+                    last_report = time.monotonic()
+            if node.status is not None:
+                raise LightTrackError(f"the node ended ({node.last_words}); its log is {node.log}")
+            if camera.status is not None and time.monotonic() - quiet_since > 0.5:
+                if camera.status != 0:
+                    raise LightTrackError(f"the camera failed ({camera.last_words})")
+                return
 
 
 def _print_summary(figures: dict[str, Any]) -> None:
