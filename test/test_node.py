@@ -13,13 +13,13 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
-from lighttrack_ros.msg import InitBox, TrackedTarget  # noqa: E402
 from node_harness import HEIGHT, WIDTH, Clip, NodeProcess, Tracker, World, box_of, image_message, node_command, stamp_of  # noqa: E402
 from sensor_msgs.msg import RegionOfInterest  # noqa: E402
 
 from lighttrack_ros.geometry import Box, intersection_over_union  # noqa: E402
 from lighttrack_ros.image import decode, encodings, from_bgr  # noqa: E402
 from lighttrack_ros.models import load_model  # noqa: E402
+from lighttrack_ros.msg import InitBox, TrackedTarget  # noqa: E402
 from lighttrack_ros.session import Session  # noqa: E402
 from lighttrack_ros.trackers import create_tracker  # noqa: E402
 

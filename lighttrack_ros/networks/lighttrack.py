@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, hardsigmoid, hardswish, relu, silu
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.networks.checkpoint import load_strictly
 
 # What the network expects its input to be: RGB, (value / 255 - MEAN) / STD.
 MEAN = (0.485, 0.456, 0.406)
@@ -198,26 +199,15 @@ def load_checkpoint(path: Path, architecture: Architecture, template_size: int =
             every key that is missing or not expected and every shape that differs.
     """
     network = LightTrack(architecture, template_size)
-    expected = network.state_dict()
     # Anything outside the network (a loss, an optimiser) is none of our business.
     parts = tuple(f"{name}." for name, _ in network.named_children())
     given = {name: value for name, value in read_checkpoint(path).items() if name.startswith(parts)}
-    counters = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")}
+    counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
     given = counters | given  # older checkpoints lack them
-    faults = [f"missing {name} {tuple(expected[name].shape)}" for name in expected if name not in given]
-    faults += [f"not expected {name} {tuple(given[name].shape)}" for name in given if name not in expected]
-    faults += [
-        f"shape of {name} is {tuple(given[name].shape)}, expected {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in given and given[name].shape != value.shape
-    ]
-    if faults:
-        raise LightTrackError(
-            f"{path}: does not fit the architecture {architecture.path}, {len(faults)} differences:\n  "
-            + "\n  ".join(faults)
-        )
-    network.load_state_dict(given)  # copies float16 into float32
-    return network.eval()
+    try:
+        return load_strictly(network, given, f"the architecture {architecture.path}")
+    except LightTrackError as error:
+        raise LightTrackError(f"{path}: {error}") from error
 
 
 def _round_to_8(channels: float) -> int:
