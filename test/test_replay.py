@@ -213,6 +213,22 @@ def test_a_folder_is_a_camera_and_loops_until_ctrl_c(tmp_path, receiver, replay)
     assert {message.header.frame_id for message in receiver.messages} == {"drone"}
 
 
+def test_forwards_and_backwards_nothing_jumps_and_the_pace_is_even(tmp_path, receiver, replay):
+    for index in range(9):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), picture(index))
+    topic, log = NAMESPACE + "/ping_pong", tmp_path / "stamps.csv"
+    process = replay(tmp_path, "--topic", topic, "--rate", "40", "--first", "4", "--ping-pong", "--log", log)
+    receiver.subscribe(topic)
+    receiver.spin_until(lambda: len(receiver.messages) >= 20)
+    process.send_signal(signal.SIGINT)
+    finished(process)
+    expected = [0, 1, 2, 3, 2, 1] * 4
+    for message, index in zip(receiver.messages, expected, strict=False):
+        assert np.array_equal(np.frombuffer(message.data, np.uint8).reshape(48, 64, 3), picture(index))
+    stamps = [int(line.split(",")[1]) for line in log.read_text().split()]
+    assert np.median(np.diff(stamps)[5::6]) > 0.01e9  # the end of a round is followed by the next at the same pace
+
+
 def shared_memory_of(pid):
     """Fast DDS's segments that a process has mapped, its own and its partners'."""
     with open(f"/proc/{pid}/maps") as maps:
@@ -244,6 +260,7 @@ def left_behind(path):
         (["scene", "--rate", "-3"], "--rate is '-3'"),
         (["scene", "--speed", "0"], "--speed is 0"),
         (["scene", "--log", "{bag}"], "cannot be written"),
+        (["scene", "--first", "0"], "--first is 0"),
     ],
 )
 def test_wrong_arguments_end_before_anything_is_published(bag, tmp_path, capsys, arguments, message):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import math
 import os
 import signal
@@ -44,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pace.add_argument("--speed", type=float, default=1.0, help="times the recorded speed (default: %(default)g)")
     parser.add_argument("--loop", action="store_true", help="start again at the end, until Ctrl-C")
     parser.add_argument(
+        "--ping-pong",
+        action="store_true",
+        help="forwards and backwards in turn, until Ctrl-C, so that nothing in the picture jumps",
+    )
+    parser.add_argument("--first", type=int, metavar="N", help="play the first N frames alone")
+    parser.add_argument(
         "--keep-stamps", action="store_true", help="of a bag: publish the recorded stamps instead of the present time"
     )
     parser.add_argument(
@@ -69,22 +76,29 @@ def run(args: argparse.Namespace) -> int:
     rate = _rate(args.rate)
     if not (np.isfinite(args.speed) and args.speed > 0):
         raise LightTrackError(f"--speed is {args.speed}, expected more than 0")
+    if args.first is not None and args.first < 1:
+        raise LightTrackError(f"--first is {args.first}, expected at least 1")
     if args.log is not None:
         check_writable(args.log)
-    clip = _open_clip(args, rate)
-    if args.preload:
+    endless = args.loop or args.ping_pong
+    clip = _open_clip(args, rate, endless)
+    if args.first is not None:
+        clip.cut(args.first)
+    if args.preload or args.ping_pong:
         clip.preload()
+    if args.ping_pong:
+        clip.and_back()
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(args.log.open("w", encoding="utf-8")) if args.log is not None else None
         camera = stack.enter_context(_Camera(clip, args))
         try:
             if not args.no_wait:
                 camera.wait_for_subscriber()
-            sent = _play(clip, camera, rate, args, log)
+            sent = _play(clip, camera, rate, args.speed, endless, log)
             camera.drain()
         except KeyboardInterrupt:
             # The one way to end a loop, and no failure of it.
-            return 0 if args.loop else 130
+            return 0 if endless else 130
     print(f"{sent} frames published on {camera.topic}")
     return 0
 
@@ -102,6 +116,18 @@ class _Clip:
     count: int | None
     messages: Iterable[tuple[float, Any]]
 
+    def cut(self, count: int) -> None:
+        """Leave out what comes after the first messages."""
+        source = self.messages
+        self.messages = _First(source, count)
+        self.count = count if self.count is None else min(self.count, count)
+
+    def and_back(self) -> None:
+        """After the last message those before it, at the same pace, but for the first; preloaded."""
+        forth = list(self.messages)
+        end = forth[-1][0] if forth else 0.0
+        self.messages = forth + [(2 * end - due, payload) for due, payload in forth[-2:0:-1]]
+
     def preload(self) -> None:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
         used = 0
@@ -117,6 +143,17 @@ class _Clip:
         self.messages = kept
 
 
+@dataclass
+class _First:
+    """The beginning of what can be iterated again."""
+
+    messages: Iterable[tuple[float, Any]]
+    count: int
+
+    def __iter__(self) -> Iterator[tuple[float, Any]]:
+        return itertools.islice(self.messages, self.count)
+
+
 class _Frames:
     """The frames of a video, a folder or a scene, due at its own rate."""
 
@@ -127,7 +164,7 @@ class _Frames:
         return ((index / self._source.fps, frame) for index, frame in enumerate(self._source))
 
 
-def _open_clip(args: argparse.Namespace, rate: float | None) -> _Clip:
+def _open_clip(args: argparse.Namespace, rate: float | None, endless: bool) -> _Clip:
     path = Path(args.source)
     if is_bag(path):
         bag = ImageBag(path, args.topic)
@@ -141,20 +178,21 @@ def _open_clip(args: argparse.Namespace, rate: float | None) -> _Clip:
     # The scene is drawn at the rate at which it is shown; what was filmed keeps its frames.
     fps = rate if rate is not None and math.isfinite(rate) else 30.0
     source = open_source(args.source, parse_size(args.size), fps)
-    if source.count is None and args.loop:
+    if source.count is None and endless:
         raise LightTrackError(f"{args.source}: a live camera cannot be looped")
     return _Clip(source.name, args.topic or DEFAULT_TOPIC, False, source.count, _Frames(source))
 
 
-def _play(clip: _Clip, camera: _Camera, rate: float | None, args: argparse.Namespace, log: TextIO | None) -> int:
+def _play(clip: _Clip, camera: _Camera, rate: float | None, speed: float, endless: bool, log: TextIO | None) -> int:
     """Send every message when it is due; returns how many."""
     sent = 0
-    total = None if args.loop else clip.count
+    total = None if endless else clip.count
     with tqdm(total=total, desc=f"{clip.name} on {camera.topic}", unit="frame", disable=None) as bar:
+        start = time.perf_counter()
         while True:
-            start, before = time.perf_counter(), sent
+            before, due = sent, 0.0
             for index, (recorded, payload) in enumerate(clip.messages):
-                due = recorded / args.speed if rate is None else index / rate
+                due = recorded / speed if rate is None else index / rate
                 late = time.perf_counter() - start - due
                 if late < 0:
                     time.sleep(-late)
@@ -167,8 +205,9 @@ def _play(clip: _Clip, camera: _Camera, rate: float | None, args: argparse.Names
                 bar.update()
             if sent == before:
                 raise LightTrackError(f"{clip.name}: nothing in it to publish")
-            if not args.loop:
+            if not endless:
                 return sent
+            start += due + (1 / rate if rate is not None else due / max(1, sent - before - 1))
 
 
 class _Camera:
