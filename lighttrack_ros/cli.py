@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "follow one target through a video, a folder or a camera, without ROS",
     ),
     "replay": ("lighttrack_ros.node.replay", "publish a rosbag2, a video or a folder of frames as a camera"),
+    "scene": ("lighttrack_ros.evaluation.scene_files", "write the generated scene as a sequence or a rosbag2"),
     "evaluate": ("lighttrack_ros.evaluation.evaluate", "one-pass evaluation on sequences with ground truth"),
     "bench": ("lighttrack_ros.evaluation.bench", "what each network costs on this machine"),
     "compile": ("lighttrack_ros.compile", "compile a model for this machine's GPU with TensorRT"),

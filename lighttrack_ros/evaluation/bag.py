@@ -1,15 +1,20 @@
-"""Images of a rosbag2 as the bytes in which they were recorded: sqlite3 and mcap, without ROS."""
+"""Images of a rosbag2 as the bytes in which they were recorded, and new ones: sqlite3 and mcap, without ROS."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.geometry import Box
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_ROI_AHEAD = 500_000_000  # nanoseconds: the box must be there when the image comes, on another topic
 
 
 class ImageBag:
@@ -67,6 +72,57 @@ class ImageBag:
 
     def close(self) -> None:
         self._reader.close()
+
+
+def write_bag(
+    path: Path, images: Iterable[tuple[int, NDArray[np.uint8]]], topic: str, frame_id: str, target: Box | None = None
+) -> None:
+    """Write a rosbag2 (mcap) of raw images.
+
+    Args:
+        path: folder of the bag, which must not be there yet.
+        images: stamp, nanoseconds, and (height, width, 3) uint8 BGR pixels; in order.
+        target: recorded on /init_roi shortly before the first image, so that `ros2 bag play` starts the tracker too.
+
+    Raises:
+        LightTrackError: it is there, or cannot be written.
+    """
+    try:
+        from rosbags.rosbag2 import StoragePlugin, Writer
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError:
+        raise LightTrackError(f"{path}: writing a rosbag2 needs the rosbags package: pip install rosbags") from None
+    if path.exists():
+        raise LightTrackError(f"{path}: is there already; a bag is written into a new folder")
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    types = store.types
+    image_type, roi_type = IMAGE_TYPES[0], "sensor_msgs/msg/RegionOfInterest"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Version 8: what Humble reads as well.
+        with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+            to_images = writer.add_connection(topic, image_type, typestore=store)
+            for index, (stamp, pixels) in enumerate(images):
+                if index == 0 and target is not None:
+                    x, y, width, height = (round(value) for value in target)
+                    roi = types[roi_type](x_offset=x, y_offset=y, width=width, height=height, do_rectify=False)
+                    to_target = writer.add_connection("/init_roi", roi_type, typestore=store)
+                    writer.write(to_target, stamp - _ROI_AHEAD, store.serialize_cdr(roi, roi_type))
+                seconds, nanoseconds = divmod(stamp, 1_000_000_000)
+                image = types[image_type](
+                    header=types["std_msgs/msg/Header"](
+                        stamp=types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds), frame_id=frame_id
+                    ),
+                    height=pixels.shape[0],
+                    width=pixels.shape[1],
+                    encoding="bgr8",
+                    is_bigendian=0,
+                    step=3 * pixels.shape[1],
+                    data=pixels.reshape(-1),
+                )
+                writer.write(to_images, stamp, store.serialize_cdr(image, image_type))
+    except OSError as error:
+        raise LightTrackError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def restamped(message: bytes, seconds: int, nanoseconds: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation.scene import Scene
+from lighttrack_ros.evaluation.scene import SceneFrame
 from lighttrack_ros.evaluation.video import FrameSource, ImageFolder, VideoFile
 from lighttrack_ros.geometry import Box
 
@@ -104,18 +104,18 @@ def load_sequence(folder: Path) -> Sequence:
     return Sequence(folder.name, frames, Box(*(float(value) for value in first)), truth, visible)
 
 
-def save_scene(scene: Scene, folder: Path, on_frame: Callable[[], object] | None = None) -> Sequence:
+def save_scene(scene: Iterable[SceneFrame], folder: Path, on_frame: Callable[[], object] | None = None) -> Sequence:
     """Write a generated scene as a sequence: `img/0001.jpg` .., `groundtruth.txt`, `visible.txt`.
 
     Args:
-        scene: drawn frame by frame.
+        scene: a Scene, or the beginning of one; drawn frame by frame.
         folder: made where it is missing; a sequence already in it is replaced.
         on_frame: called after every frame, e.g. to move a progress bar.
 
     Raises:
         LightTrackError: it cannot be written.
     """
-    boxes, shares = [], []
+    painted = []
     try:
         (folder / "img").mkdir(parents=True, exist_ok=True)
         for old in (folder / "img").glob("*.jpg"):
@@ -123,15 +123,27 @@ def save_scene(scene: Scene, folder: Path, on_frame: Callable[[], object] | None
         for index, frame in enumerate(scene):
             path = folder / "img" / f"{index + 1:04d}.jpg"
             path.write_bytes(cv2.imencode(".jpg", frame.image, (cv2.IMWRITE_JPEG_QUALITY, 95))[1].tobytes())
-            boxes.append(",".join("nan" if frame.truth is None else f"{value:.2f}" for value in frame.box))
-            shares.append(f"{frame.visible:.3f}")
+            painted.append(replace(frame, image=np.empty((0, 0, 3), np.uint8)))  # of the picture nothing is kept
             if on_frame is not None:
                 on_frame()
-        (folder / TRUTH_FILES[0]).write_text("\n".join(boxes) + "\n", encoding="utf-8")
-        (folder / VISIBLE_FILE).write_text("\n".join(shares) + "\n", encoding="utf-8")
+        save_truth(painted, folder)
     except OSError as error:
         raise LightTrackError(f"{folder}: cannot be written ({error.strerror})") from None
     return load_sequence(folder)
+
+
+def save_truth(frames: Iterable[SceneFrame], folder: Path) -> None:
+    """`groundtruth.txt` and `visible.txt` of a generated scene.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    boxes, shares = [], []
+    for frame in frames:
+        boxes.append(",".join("nan" if frame.truth is None else f"{value:.2f}" for value in frame.box))
+        shares.append(f"{frame.visible:.3f}")
+    (folder / TRUTH_FILES[0]).write_text("\n".join(boxes) + "\n", encoding="utf-8")
+    (folder / VISIBLE_FILE).write_text("\n".join(shares) + "\n", encoding="utf-8")
 
 
 def sequence_of(source: str) -> Sequence | None:
