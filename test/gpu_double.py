@@ -59,7 +59,7 @@ class Gpu:
         self.blocks: list[Block] = []
         self.things: dict[int, object] = {}  # streams, events, graphs by handle
         self.retained = 0
-        self.stacks: dict[int, list[str]] = {}  # of contexts, by thread
+        self.stacks: dict[threading.Thread, list[str]] = {}  # of contexts
         self.calls: list[str] = []  # names, in order
         self.failing: dict[str, int] = {}  # call -> how many more times it works
         self.fail_at: int | None = None  # number of the call, among all, that fails
@@ -88,7 +88,7 @@ class Gpu:
         return False
 
     def need_context(self) -> None:
-        stack = self.stacks.get(threading.get_ident())
+        stack = self.stacks.get(threading.current_thread())
         self.forbid(not stack or not self.retained, "no current context")
 
     def lose(self) -> None:
@@ -100,10 +100,10 @@ class Gpu:
 
     def push(self) -> None:
         self.forbid(not self.retained, "push of a context that is released")
-        self.stacks.setdefault(threading.get_ident(), []).append("primary")
+        self.stacks.setdefault(threading.current_thread(), []).append("primary")
 
     def pop(self) -> None:
-        stack = self.stacks.get(threading.get_ident())
+        stack = self.stacks.get(threading.current_thread())
         self.forbid(not stack, "pop without push")
         stack.pop()
 
@@ -112,7 +112,11 @@ class Gpu:
         self.retained -= 1
         if not self.retained:
             self.forbid(self.living(), f"context released while these live: {self.living()}")
-            self.forbid(any(self.stacks.values()), "context released while current")
+            self.forbid(self.current(), "context released while current")
+
+    def current(self) -> list[str]:
+        """Contexts that are current in any thread; a thread's end takes its own with it."""
+        return [context for thread, stack in self.stacks.items() if thread.is_alive() for context in stack]
 
     def living(self) -> list[object]:
         return [block.address for block in self.blocks if block.live] + list(self.things.values())
@@ -122,7 +126,7 @@ class Gpu:
         assert not self.broken, self.broken
         assert not self.living(), self.living()
         assert self.retained == 0
-        assert not any(self.stacks.values())
+        assert not self.current()
 
     def forbid_in_capture(self, what: str) -> None:
         thread = threading.get_ident()
@@ -467,6 +471,7 @@ def pycuda_module(gpu: Gpu) -> types.ModuleType:
         def __init__(self) -> None:
             attempt("cuDevicePrimaryCtxRetain")
             gpu.retained += 1
+            self._thread = threading.current_thread()
 
         def push(self) -> None:
             try:
@@ -481,7 +486,10 @@ def pycuda_module(gpu: Gpu) -> types.ModuleType:
             gpu.pop()
 
         def detach(self) -> None:
-            gpu.release()
+            """As in cuda.hpp: nothing in another thread; in its own the context is current afterwards."""
+            if self._thread is threading.current_thread():
+                gpu.release()
+                gpu.stacks.setdefault(self._thread, []).append("released")
 
     class Device:
         def __init__(self, ordinal: int) -> None: ...

@@ -365,8 +365,9 @@ def test_tensorrt_missing_says_how_to_install_it(graphs, monkeypatch):
         load_engine(graphs[0], "tensorrt", dimensions=FIRST)
 
 
-def test_timing_repeats_the_last_run(graphs):
-    with installed(Gpu()):
+@pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
+def test_timing_repeats_the_last_run(graphs, binding):
+    with installed(Gpu(), binding):
         engine = TensorRTEngine(graphs[0], FIRST, "fp32")
         engine.run({})
         gpu_ms, host_ms = engine.milliseconds(5)

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import importlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
@@ -273,7 +274,13 @@ class _PyCuda:
                 bool(device.get_attribute(attribute.INTEGRATED)),
                 driver.get_driver_version(),
             )
-            self._context = device.retain_primary_context()
+            # PyCUDA gives a context back only in the thread that took it, and leaves it current there.
+            self._keeper = ThreadPoolExecutor(1, "pycuda")
+            try:
+                self._context = self._keeper.submit(device.retain_primary_context).result()
+            except BaseException:
+                self._keeper.shutdown()
+                raise
         self._allocations: dict[int, Any] = {}
 
     @contextlib.contextmanager
@@ -315,7 +322,7 @@ class _PyCuda:
         return int(stream.handle)
 
     def destroy_stream(self, stream: Handle) -> None:
-        """PyCUDA destroys it with the last reference, inside this context as long as the caller is."""
+        """PyCUDA destroys it with the last reference, which the caller must drop inside this context."""
 
     def synchronize(self, stream: Handle) -> None:
         with self._errors("cuStreamSynchronize"):
@@ -361,8 +368,8 @@ class _PyCuda:
         """As destroy_stream."""
 
     def close(self) -> None:
-        with self._errors("cuDevicePrimaryCtxRelease"):
-            self._context.detach()
+        with self._errors("cuDevicePrimaryCtxRelease"), self._keeper:
+            self._keeper.submit(self._context.detach).result()
 
     @contextlib.contextmanager
     def _errors(self, function: str) -> Iterator[None]:
