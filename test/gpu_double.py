@@ -51,6 +51,9 @@ class Event:
         self.happened: int | None = None
 
 
+BUILD_STEPS = 5
+
+
 class Gpu:
     """The device, and everything that the doubles know together."""
 
@@ -62,6 +65,7 @@ class Gpu:
         self.stacks: dict[threading.Thread, list[str]] = {}  # of contexts
         self.calls: list[str] = []  # names, in order
         self.failing: dict[str, int] = {}  # call -> how many more times it works
+        self.on_build_step: Callable[[int], None] = lambda step: None  # called for each of a build's BUILD_STEPS
         self.fail_at: int | None = None  # number of the call, among all, that fails
         self.broken: list[str] = []  # contracts
         self.launches = 0
@@ -637,6 +641,13 @@ def tensorrt_module(gpu: Gpu, version: str = "10.3.0") -> types.ModuleType:
             return True
         return False
 
+    class IProgressMonitor:
+        def __init__(self) -> None:
+            self.made = True
+
+    if major > 8:
+        trt.IProgressMonitor = IProgressMonitor
+
     class Network:
         def __init__(self, flags: int) -> None:
             self.flags, self.model = flags, b""
@@ -644,6 +655,16 @@ def tensorrt_module(gpu: Gpu, version: str = "10.3.0") -> types.ModuleType:
     class Config:
         def __init__(self, log: ILogger) -> None:
             self._log, self._flags, self._cache = log, {trt.BuilderFlag.TF32}, None
+            self._monitor: IProgressMonitor | None = None
+
+        def __setattr__(self, name: str, value: object) -> None:
+            """As pybind11 has it, an attribute that a version does not know would be an error."""
+            known = name.startswith("_") or (name == "progress_monitor" and major > 8)
+            gpu.forbid(not known, f"IBuilderConfig has no {name}")
+            if name == "progress_monitor":
+                gpu.forbid(not hasattr(value, "made"), "__init__ of IProgressMonitor was not called")
+                name = "_monitor"
+            super().__setattr__(name, value)
 
         def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None: ...
 
@@ -696,8 +717,27 @@ def tensorrt_module(gpu: Gpu, version: str = "10.3.0") -> types.ModuleType:
             weights = onnx.load_from_string(network.model).graph.initializer
             half = any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in weights)
             gpu.forbid(major == 8 and half != (trt.BuilderFlag.FP16 in config._flags), "8.6 needs FP16 said")
+            if not self._steps(config._monitor):
+                self._log.log(Severity.ERROR, "BuildCanceled (Build canceled by user)")
+                return None
             trt.builds += 1
             return memoryview(magic + network.model)
+
+        def _steps(self, monitor: IProgressMonitor | None) -> bool:
+            """As TensorRT: phases in phases; whether nobody stopped the build."""
+            if monitor:
+                monitor.phase_start("Building engine", None, 1)
+                monitor.phase_start("Timing tactics", "Building engine", BUILD_STEPS)
+            going_on = True
+            for step in range(BUILD_STEPS):
+                gpu.on_build_step(step)
+                if monitor and not monitor.step_complete("Timing tactics", step):
+                    going_on = False
+                    break
+            if monitor:
+                monitor.phase_finish("Timing tactics")
+                monitor.phase_finish("Building engine")
+            return going_on
 
     class ParserError:
         def desc(self) -> str:

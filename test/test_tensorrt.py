@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import json
 import logging
+import re
+import signal
 import threading
 import time
 from pathlib import Path
@@ -19,11 +21,12 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.scene.scene import Scene
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import load_model
-from lighttrack_ros.runtime import load_engine, tensorrt
+from lighttrack_ros.runtime import load_engine
 from lighttrack_ros.runtime.engine import _tensorrt_is_here
 from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
 from lighttrack_ros.runtime.plan_cache import PlanCache
 from lighttrack_ros.runtime.tensorrt import TensorRTEngine
+from lighttrack_ros.runtime.watch import watch
 from lighttrack_ros.trackers import create_tracker
 
 FIRST, SECOND = {"side": 6}, {"side": 4}
@@ -265,18 +268,54 @@ def test_plans_are_built_once_and_by_what_they_depend_on(graphs, cache):
     assert not [path for path in cache.iterdir() if path.suffix not in (".plan", ".json", ".timings", ".lock")]
 
 
-def test_a_long_compilation_is_heard_of(graphs, caplog, monkeypatch):
+@pytest.mark.parametrize(("version", "seen"), [("8.6.2", ""), ("10.3.0", ", Timing tactics 1/5")])
+def test_a_long_compilation_is_heard_of(graphs, caplog, monkeypatch, version, seen):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("lighttrack_ros.runtime.tensorrt._TELL_EVERY", 0.02)
-    convert = tensorrt.convert
-    monkeypatch.setattr(tensorrt, "convert", lambda *arguments: time.sleep(0.5) or convert(*arguments))
-    with installed(Gpu()):
+    monkeypatch.setattr("lighttrack_ros.runtime.plans._TELL_EVERY", 0.01)
+    monkeypatch.setattr("lighttrack_ros.runtime.plans._LOOK_EVERY", 0.01)
+    statuses = set()
+    with installed(Gpu(), tensorrt=version) as gpu, watch() as watched:
+
+        def until_it_is_told(step):
+            statuses.add(watched.status())
+            while step == 1 and not any(record.message.endswith(f" after 0 s{seen}") for record in caplog.records):
+                time.sleep(0.01)
+
+        gpu.on_build_step = until_it_is_told
         TensorRTEngine(graphs[0], FIRST, "fp32").close()
-    told = [record.message.split(": ")[1] for record in caplog.records if record.name.endswith("tensorrt")]
+        assert watched.status() == ""
+    told = [record.message.split(": ")[1] for record in caplog.records if record.name.endswith("plans")]
     assert told[0] == "compiling for Double in fp32"
-    assert "still compiling after 0 s" in told
+    assert f"still compiling after 0 s{seen}" in told
     assert told[-1].startswith("compiled in ")
-    assert "compiling" not in [thread.name for thread in threading.enumerate()]
+    (status,) = statuses
+    assert re.fullmatch(r"compiling \S+/first\.onnx for Double in fp32, 0 s", status)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("compiling")]
+
+
+@pytest.mark.parametrize(("version", "steps"), [("8.6.2", 5), ("10.3.0", 2)])
+@pytest.mark.parametrize("by", ["the watch", "a signal"])
+def test_a_compilation_can_be_stopped(graphs, cache, caplog, version, steps, by):
+    """At its next step where this TensorRT can, else at its end; nothing is kept, and nothing of it is left."""
+    caplog.set_level(logging.INFO)
+    done = []
+    with installed(Gpu(), tensorrt=version) as gpu, watch() as watched:
+
+        def stop(step):
+            done.append(step)
+            if step == 1:
+                watched.stop.set() if by == "the watch" else signal.raise_signal(signal.SIGINT)
+                while not any("the compilation stops" in record.message for record in caplog.records):
+                    time.sleep(0.01)
+
+        gpu.on_build_step = stop
+        with pytest.raises(LightTrackError if by == "the watch" else KeyboardInterrupt):
+            TensorRTEngine(graphs[0], FIRST, "fp32")
+        assert len(done) == steps
+        assert not list(cache.glob("*.plan"))
+        watched.stop.clear()
+        gpu.on_build_step = lambda step: None
+        TensorRTEngine(graphs[0], FIRST, "fp32").close()  # nothing is in its way
 
 
 def test_two_that_want_the_same_plan_build_it_once(graphs, caplog):

@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.util
 import logging
+import traceback
 from types import ModuleType
 from typing import Any
 
@@ -53,6 +54,7 @@ def build_plan(
     model: bytes,
     precision: str,
     timings: bytes = b"",
+    progress: Progress | None = None,
     compute_capability: tuple[int, int] | None = None,
 ) -> tuple[bytes, bytes]:
     """Compile a graph.
@@ -62,6 +64,7 @@ def build_plan(
         model: what `conversion.convert` gave.
         precision: the one it was converted to.
         timings: of earlier builds with this TensorRT on this GPU; makes the build faster.
+        progress: is kept up to date, and asked whether to stop, where this TensorRT can (from 9 on).
         compute_capability: of the GPU to build for where that is not this machine's; TensorRT for RTX only.
 
     Returns:
@@ -89,6 +92,8 @@ def build_plan(
         wanted = getattr(trt.ComputeCapability, "SM{}{}".format(*compute_capability), None)
         possible = wanted is not None and config.set_compute_capability(wanted, 0)
         log.check(possible, f"it does not build for {compute_capability}")
+    if progress is not None and hasattr(trt, "IProgressMonitor"):
+        config.progress_monitor = _monitor(trt, progress)
     keeps_timings = trt.__name__ != "tensorrt_rtx"  # there they do nothing
     if keeps_timings:
         # Timings of another TensorRT or GPU are refused; then there are none.
@@ -98,6 +103,27 @@ def build_plan(
             log.check(config.set_timing_cache(cache, False), "it takes no empty timing cache")
     plan = log.made(builder.build_serialized_network, network, config)
     return bytes(plan), bytes(config.get_timing_cache().serialize()) if keeps_timings else b""
+
+
+class Progress:
+    """How far a build is, for another thread to see, and whether that thread wants it to go on."""
+
+    def __init__(self) -> None:
+        self.stop = False
+        self.phases: dict[str, tuple[int, int]] = {}  # under way, the innermost last: steps done, steps in all
+
+    def text(self) -> str:
+        """E.g. ", Timing tactics 3/40"; empty where nothing is known."""
+        for name, (done, steps) in reversed(list(self.phases.items())):
+            return f", {name} {done}/{steps}"
+        return ""
+
+
+def drop_locals(error: BaseException | None) -> None:
+    """A traceback keeps its frames' variables, and TensorRT's objects among them would outlive CUDA's context."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 @functools.cache
@@ -138,6 +164,27 @@ def tensorrt_log(trt: ModuleType) -> Any:
             return result
 
     return Log()
+
+
+def _monitor(trt: ModuleType, progress: Progress) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
+        """Called from any thread; an exception here would stop the build."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            progress.phases[phase_name] = (0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in progress.phases:
+                progress.phases[phase_name] = (step + 1, progress.phases[phase_name][1])
+            return not progress.stop
+
+        def phase_finish(self, phase_name: str) -> None:
+            progress.phases.pop(phase_name, None)
+
+    return Monitor()
 
 
 def _network_flags(trt: ModuleType) -> int:

@@ -7,12 +7,9 @@ An output goes to another engine by address; only outputs that the host has read
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
-import threading
 import time
-import traceback
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,13 +20,12 @@ import numpy as np
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.runtime import build
-from lighttrack_ros.runtime.conversion import convert
-from lighttrack_ros.runtime.cuda import Cuda, Device, Handle, HostMemory, open_cuda
+from lighttrack_ros.runtime.cuda import Cuda, Handle, HostMemory, open_cuda
 from lighttrack_ros.runtime.engine import Array, Tensor, TensorSpec
-from lighttrack_ros.runtime.plan_cache import PlanCache, PlanKey
+from lighttrack_ros.runtime.plans import find_plans, plan_key
+from lighttrack_ros.runtime.watch import watch
 
 _DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8, "INT32": np.int32, "INT64": np.int64}
-_TELL_EVERY = 10.0  # seconds
 
 _logger = logging.getLogger(__name__)
 
@@ -91,7 +87,7 @@ class TensorRTEngine:
                 self._load(trt, dimensions, precision)
                 self._prepare(trt)
         except BaseException as error:
-            _drop_locals(error)
+            build.drop_locals(error)
             self.close()
             raise
 
@@ -190,17 +186,19 @@ class TensorRTEngine:
     def _load(self, trt: ModuleType, dimensions: Mapping[str, int], precision: str) -> None:
         """The plan from the cache; a plan that is missing or does not load is built."""
         assert self._cuda is not None
-        cache, key = PlanCache(), plan_key(trt, self._cuda.device, self._graph, dimensions, precision)
+        key = plan_key(trt, self._cuda.device, self._graph, dimensions, precision)
         self._runtime = self._log.made(trt.Runtime, self._log)
-        for plan in _plans(trt, cache, key, self._graph, dimensions):
+        for plan in find_plans(trt, key, self._graph, dimensions):
             self._log.errors.clear()
             self._engine = self._runtime.deserialize_cuda_engine(plan)
             if self._engine is not None:
                 break
-            _logger.warning("%s: the plan %s does not load (%s)", self._graph, cache.path(key), self._log.reasons())
+            _logger.warning("%s: the plan %s does not load (%s)", self._graph, key.digest, self._log.reasons())
         else:
             raise LightTrackError("TensorRT does not load the plan that it has just built; see the log")
         self._context = self._log.made(self._engine.create_execution_context)
+        with watch() as watched:
+            watched.plans.append(key)
 
     def _prepare(self, trt: ModuleType) -> None:
         cuda = self._check_open()
@@ -339,78 +337,6 @@ class _Path(NamedTuple):
 
     sources: tuple[_Source, ...]
     host_outputs: int
-
-
-def plan_key(trt: ModuleType, device: Device, graph: Path, dimensions: Mapping[str, int], precision: str) -> PlanKey:
-    """What a plan of this graph for this GPU depends on."""
-    return PlanKey(
-        graph=hashlib.sha256(graph.read_bytes()).hexdigest(),
-        dimensions=dict(dimensions),
-        precision=precision,
-        builder=build.VERSION,
-        tensorrt=f"{trt.__name__} {trt.__version__}",
-        cuda=device.driver,
-        gpu=device.name,
-        compute_capability="{}.{}".format(*device.compute_capability),
-    )
-
-
-def _plans(
-    trt: ModuleType, cache: PlanCache, key: PlanKey, graph: Path, dimensions: Mapping[str, int]
-) -> Iterator[bytes]:
-    """The cached plan if there is one; then, if it is no good, a new one."""
-    old = cache.load(key)
-    if old is not None:
-        yield old
-    with contextlib.ExitStack() as stack:
-        writable = True
-        try:
-            stack.enter_context(cache.building())
-        except OSError as error:
-            _logger.warning("%s: the plan will not be kept (%s)", graph, error)
-            writable = False
-        plan = cache.load(key)  # another process may have built it meanwhile
-        if plan is None or plan == old:
-            _logger.info("%s: compiling for %s in %s", graph, key.gpu, key.precision)
-            started = time.monotonic()
-            with _telling_that_it_lives(graph):
-                model = convert(graph, dimensions, key.precision)
-                plan, timings = build.build_plan(trt, model, key.precision, cache.load_timings(key))
-            seconds = time.monotonic() - started
-            _logger.info("%s: compiled in %.1f s", graph, seconds)
-            if writable:
-                try:
-                    cache.store(key, plan, f"{graph.parent.name}/{graph.name}", seconds)
-                    if timings:
-                        cache.store_timings(key, timings)
-                except OSError as error:
-                    _logger.warning("%s: the plan is not kept (%s)", graph, error)
-    yield plan
-
-
-@contextlib.contextmanager
-def _telling_that_it_lives(graph: Path) -> Iterator[None]:
-    """A Jetson compiles for minutes; the log goes on meanwhile."""
-    done, started = threading.Event(), time.monotonic()
-
-    def tell() -> None:
-        while not done.wait(_TELL_EVERY):
-            _logger.info("%s: still compiling after %.0f s", graph, time.monotonic() - started)
-
-    thread = threading.Thread(target=tell, name="compiling", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def _drop_locals(error: BaseException | None) -> None:
-    """A traceback keeps its frames' variables, and TensorRT's objects among them would outlive CUDA's context."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
 
 
 def _specs(trt: ModuleType, engine: Any) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:

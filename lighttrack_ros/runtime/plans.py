@@ -1,0 +1,115 @@
+"""A graph's plan: from the cache, compiled if it is not there."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.runtime import build
+from lighttrack_ros.runtime.conversion import convert
+from lighttrack_ros.runtime.cuda import Device, open_cuda
+from lighttrack_ros.runtime.plan_cache import PlanCache, PlanKey
+from lighttrack_ros.runtime.watch import watch
+
+_TELL_EVERY = 10.0  # seconds
+_LOOK_EVERY = 0.1
+
+_logger = logging.getLogger(__name__)
+
+
+def plan_key(trt: ModuleType, device: Device, graph: Path, dimensions: Mapping[str, int], precision: str) -> PlanKey:
+    """What a plan of this graph for this GPU depends on."""
+    return PlanKey(
+        graph=hashlib.sha256(graph.read_bytes()).hexdigest(),
+        dimensions=dict(dimensions),
+        precision=precision,
+        builder=build.VERSION,
+        tensorrt=f"{trt.__name__} {trt.__version__}",
+        cuda=device.driver,
+        gpu=device.name,
+        compute_capability="{}.{}".format(*device.compute_capability),
+    )
+
+
+def find_plans(trt: ModuleType, key: PlanKey, graph: Path, dimensions: Mapping[str, int]) -> Iterator[bytes]:
+    """The cached plan if there is one; then, if it is no good, a new one.
+
+    Raises:
+        LightTrackError: it does not compile, or was told to stop.
+    """
+    cache = PlanCache()
+    old = cache.load(key)
+    if old is not None:
+        yield old
+    with contextlib.ExitStack() as stack:
+        writable = True
+        try:
+            stack.enter_context(cache.building())
+        except OSError as error:
+            _logger.warning("%s: the plan will not be kept (%s)", graph, error)
+            writable = False
+        plan = cache.load(key)  # another process may have built it meanwhile
+        if plan is None or plan == old:
+            _logger.info("%s: compiling for %s in %s", graph, key.gpu, key.precision)
+            started = time.monotonic()
+            plan, timings = _compile(trt, key, graph, dimensions, cache.load_timings(key))
+            seconds = time.monotonic() - started
+            _logger.info("%s: compiled in %.1f s", graph, seconds)
+            if writable:
+                try:
+                    cache.store(key, plan, f"{graph.parent.name}/{graph.name}", seconds)
+                    if timings:
+                        cache.store_timings(key, timings)
+                except OSError as error:
+                    _logger.warning("%s: the plan is not kept (%s)", graph, error)
+    yield plan
+
+
+def _compile(
+    trt: ModuleType, key: PlanKey, graph: Path, dimensions: Mapping[str, int], timings: bytes
+) -> tuple[bytes, bytes]:
+    """In a thread, as a Jetson takes minutes: this one tells how far it is and can be interrupted."""
+    progress = build.Progress()
+
+    def compile_it() -> tuple[bytes, bytes]:
+        cuda = open_cuda()  # its own hold on the context, whatever becomes of the thread that waits
+        try:
+            with cuda.current():
+                try:
+                    return build.build_plan(
+                        trt, convert(graph, dimensions, key.precision), key.precision, timings, progress
+                    )
+                except BaseException as error:
+                    build.drop_locals(error)
+                    raise
+        finally:
+            cuda.close()
+
+    started = told = time.monotonic()
+    name = f"{graph.parent.name}/{graph.name}"
+    with (
+        watch() as waiting,
+        waiting.doing(f"compiling {name} for {key.gpu} in {key.precision}"),
+        concurrent.futures.ThreadPoolExecutor(1, "compiling") as worker,
+    ):
+        compilation = worker.submit(compile_it)
+        try:
+            while not concurrent.futures.wait([compilation], _LOOK_EVERY).done:
+                if waiting.stop.is_set():
+                    raise LightTrackError("told to stop while compiling")
+                if time.monotonic() - told >= _TELL_EVERY:
+                    told = time.monotonic()
+                    _logger.info("%s: still compiling after %.0f s%s", graph, told - started, progress.text())
+        except BaseException:
+            progress.stop = True
+            when = "soon" if hasattr(trt, "IProgressMonitor") else "at its end: this TensorRT cannot be interrupted"
+            _logger.info("%s: the compilation stops %s", graph, when)
+            raise
+        return compilation.result()
