@@ -172,7 +172,7 @@ def test_wrong_settings_are_named(model, tmp_path, changes, complaint):
 
 
 def test_the_folder_says_what_it_holds(model):
-    assert (model.tracker, model.architecture) == ("dytrack", "128_channels128_exits_1_2_4_5")
+    assert (model.tracker, model.architecture) == ("dytrack", "sizes_64_128_channels_128_24_exits_1_2_4_5")
     assert (model.hyper_parameters.max_exit, len(model.search_graphs)) == (FULL, FULL + 1)
     with pytest.raises(LightTrackError, match="for the tracker 'dytrack', not for 'mixformerv2'"):
         MixFormerV2Tracker(model)

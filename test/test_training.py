@@ -12,11 +12,13 @@ from lightning_fabric import Fabric
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.models import load_model
+from lighttrack_ros.networks.dytrack import Architecture as DyTrackArchitecture
 from lighttrack_ros.networks.importer import import_checkpoint
 from lighttrack_ros.networks.lighttrack import Architecture, LightTrack, load_checkpoint
 from lighttrack_ros.training.data import Clip, Library, Picture, generate_scenes, read_photos, read_videos
 from lighttrack_ros.training.distill import Supply, Teacher, normalise
 from lighttrack_ros.training.folding import fold, official_state
+from lighttrack_ros.training.lighttrack import LightTrackObjective
 from lighttrack_ros.training.losses import box_loss, cell_points, labels
 from lighttrack_ros.training.pairs import Batch, PairSettings, PairSource
 from lighttrack_ros.training.prune import inherit
@@ -195,7 +197,8 @@ def test_a_run_learns_resumes_bit_for_bit_and_exports(
             teacher = Teacher(network, CPU)
         source = PairSource(Library(scene_clips, CPU), recipe.pairs, recipe.seed)
         cache = tmp_path / f"cache {folder}" if distilled else None
-        return Trainer(fabric, student, Supply(source, teacher, cache, recipe.pairs_count), recipe, tmp_path / folder)
+        objective = LightTrackObjective(student, recipe.losses)
+        return Trainer(fabric, objective, Supply(source, teacher, cache, recipe.pairs_count), recipe, tmp_path / folder)
 
     trainer("whole").run()
     trainer("halves").run(until=5)
@@ -203,7 +206,7 @@ def test_a_run_learns_resumes_bit_for_bit_and_exports(
     assert second.step == 5
     second.run()
     whole, halves = (torch.load(tmp_path / name / "last.ckpt") for name in ("whole", "halves"))
-    for part in ("student", "average"):
+    for part in ("objective", "average"):
         for name, value in whole[part].items():
             assert torch.equal(value, halves[part][name]), name
 
@@ -222,9 +225,10 @@ def test_a_run_of_another_recipe_is_not_taken_up(tmp_path: Path, scene_clips: li
     fabric.launch()
     supply = Supply(PairSource(Library(scene_clips, CPU), PairSettings(photo=0), 1), None, None, 4)
     recipe = Recipe(architecture=LITE, steps=1, pairs_count=4, batch_size=4, workers=0)
-    Trainer(fabric, _network(LITE), supply, recipe, tmp_path).run()
+    Trainer(fabric, LightTrackObjective(_network(LITE), recipe.losses), supply, recipe, tmp_path).run()
     with pytest.raises(LightTrackError, match="another recipe"):
-        Trainer(fabric, _network(SMALL), supply, dataclasses.replace(recipe, architecture=SMALL), tmp_path)
+        other = LightTrackObjective(_network(SMALL), recipe.losses)
+        Trainer(fabric, other, supply, dataclasses.replace(recipe, architecture=SMALL), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +240,8 @@ def test_a_run_of_another_recipe_is_not_taken_up(tmp_path: Path, scene_clips: li
         ("architecture: x\nsteps: 3\npairs: {blurr: 1}", "pairs: 'blurr' is unknown"),
         ("architecture: x\nsteps: 0", "steps is 0"),
         ("architecture: x\nsteps: 3\nbatch_size: 9\npairs_count: 4", "pairs_count 4 is under"),
+        ("architecture: x\nsteps: 3\ntracker: siamfc", "tracker is 'siamfc'"),
+        ("architecture: x\nsteps: 3\nprecision: half", "precision is 'half'"),
         ("- a", "expected `key: value`"),
         ("a: [", "cannot be read"),
     ],
@@ -249,7 +255,8 @@ def test_a_wrong_recipe_is_named(tmp_path: Path, content: str, message: str) -> 
 
 @pytest.mark.parametrize("path", sorted(Path("lighttrack_ros/training/recipes").glob("*.yaml")), ids=lambda p: p.name)
 def test_committed_recipes_are_well_formed(path: Path) -> None:
-    Architecture.parse(read_recipe(path).architecture)
+    recipe = read_recipe(path)
+    (DyTrackArchitecture if recipe.tracker == "dytrack" else Architecture).parse(recipe.architecture)
 
 
 def test_training_folders_are_read(shared: Path) -> None:

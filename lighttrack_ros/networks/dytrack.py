@@ -9,6 +9,7 @@ and so is that the template does not look at the search image, which lets its sh
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.networks.checkpoint import load_strictly
-from lighttrack_ros.networks.transformer import PATCH, Block, KeysValues, PatchEmbedding
+from lighttrack_ros.networks.transformer import HEAD_CHANNELS, PATCH, Block, KeysValues, PatchEmbedding
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,24 @@ class Architecture:
             raise LightTrackError(f"exits {self.exits}: expected counts of blocks, rising, e.g. (3, 6, 9, 12)")
 
     def __str__(self) -> str:
-        return f"{self.search_size}_channels{self.channels}_exits_{'_'.join(map(str, self.exits))}"
+        sizes, channels = f"{self.template_size}_{self.search_size}", f"{self.channels}_{self.exit_channels}"
+        return f"sizes_{sizes}_channels_{channels}_exits_{'_'.join(map(str, self.exits))}"
+
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        """The inverse of `str`, e.g. "sizes_128_256_channels_384_192_exits_3_6_9_12".
+
+        Raises:
+            LightTrackError: not such a text.
+        """
+        found = re.fullmatch(r"sizes_(\d+)_(\d+)_channels_(\d+)_(\d+)_exits((?:_\d+)+)", text)
+        if not found:
+            raise LightTrackError(f"architecture {text!r}: expected one like {SMALL}")
+        template, search, channels, exit_channels = (int(number) for number in found.groups()[:4])
+        exits = tuple(int(number) for number in found[5].split("_")[1:])
+        if template % PATCH or search % PATCH or channels % HEAD_CHANNELS:
+            raise LightTrackError(f"architecture {text!r}: sizes are multiples of {PATCH}, channels of {HEAD_CHANNELS}")
+        return cls(channels, exit_channels, exits, template, search)
 
     @property
     def depth(self) -> int:
@@ -118,6 +136,7 @@ class Prediction(NamedTuple):
         centre_logits: (B, 1, n, n).
         offset: (B, 2, n, n), x, y of the centre in its cell, in cells.
         size: (B, 2, n, n), width, height in sides of the search image.
+        facts: (B, 2 exit channels + 2), all that the decision knows besides the earlier verdict.
     """
 
     box: Tensor
@@ -125,6 +144,7 @@ class Prediction(NamedTuple):
     centre_logits: Tensor
     offset: Tensor
     size: Tensor
+    facts: Tensor
 
 
 class DyTrack(nn.Module):
@@ -248,14 +268,25 @@ class _Exit(nn.Module):
         target = (weights * h.flatten(2)).sum(2)  # v
         certainty = centre.flatten(1).amax(1)
         entropy = -(weights * log_weights).sum((1, 2)) / math.log(self.cells**2)
-        earlier = torch.zeros_like(entropy) if previous is None else previous.quality
-        facts = torch.cat((target, template_mean, torch.stack((certainty, entropy, earlier), 1)), 1)
-        quality = self.decision(facts).sigmoid().squeeze(1)  # q
+        facts = torch.cat((target, template_mean, torch.stack((certainty, entropy), 1)), 1)
+        quality = self.judge(facts, None if previous is None else previous.quality)
 
         boxes = torch.cat(((self.corners + offset.flatten(2)) / self.cells, size.flatten(2)), 1)
         best = centre.flatten(1).argmax(1)
         box = boxes.gather(2, best[:, None, None].expand(-1, 4, 1)).squeeze(2)
-        return Passed(tokens, features, centre, quality), Prediction(box, quality, centre_logits, offset, size)
+        prediction = Prediction(box, quality, centre_logits, offset, size, facts)
+        return Passed(tokens, features, centre, quality), prediction
+
+    def judge(self, facts: Tensor, earlier: Tensor | None) -> Tensor:
+        """The quality (B,) that the exit expects of its box: q.
+
+        Args:
+            facts: see `Prediction`.
+            earlier: (B,), the verdict of the exit before; None for the first exit.
+        """
+        verdict = facts.new_zeros(len(facts)) if earlier is None else earlier
+        quality: Tensor = self.decision(torch.cat((facts, verdict[:, None]), 1)).sigmoid().squeeze(1)
+        return quality
 
 
 class _Branch(nn.Module):

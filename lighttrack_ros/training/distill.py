@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,23 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.networks.lighttrack import MEAN, STD, LightTrack
 from lighttrack_ros.training.folding import fold
 from lighttrack_ros.training.pairs import Batch, PairSource
+
+
+class Labeller(Protocol):
+    """Says of pairs what a student is to learn besides their boxes.
+
+    Attributes:
+        kind: what it returns: a NamedTuple of tensors, first dimension the pair.
+    """
+
+    kind: Any
+
+    def __call__(self, batch: Batch) -> Any: ...
+
+
+def moved(targets: Any, device: torch.device) -> Any:
+    """A labeller's answer, float32, on a device."""
+    return type(targets)(*(tensor.to(device, non_blocking=True).float() for tensor in targets))
 
 
 class Targets(NamedTuple):
@@ -32,9 +49,6 @@ class Targets(NamedTuple):
     logits: Tensor
     distances: Tensor
 
-    def to(self, device: torch.device) -> Targets:
-        return Targets(*(tensor.to(device, non_blocking=True).float() for tensor in self))
-
 
 def normalise(crops: Tensor) -> Tensor:
     """uint8 crops (B, 3, n, n), R, G, B -> the network's input."""
@@ -45,6 +59,8 @@ def normalise(crops: Tensor) -> Tensor:
 
 class Teacher:
     """A trained network that labels pairs."""
+
+    kind = Targets
 
     def __init__(self, network: LightTrack, device: torch.device) -> None:
         fold(network)
@@ -60,27 +76,29 @@ class Teacher:
         return Targets(template, search, network.head.cls_logits(fused), network.head.reg_distances(fused))
 
 
-class Supply(torch.utils.data.Dataset[tuple[Batch, Targets | None]]):
-    """Pairs with their teacher's targets, made on demand; with a cache folder each is made once.
+class Supply(torch.utils.data.Dataset[tuple[Batch, Any]]):
+    """Pairs with a labeller's targets (or None), made on demand; with a cache folder each is made once.
 
     Args:
         source: draws the pairs.
         teacher: labels them, or None.
-        folder: where pairs and targets are kept (0.3 MB a pair), or None.
+        folder: where pairs and targets are kept (0.3 MB a pair of 256 px), or None.
         count: pairs that there are.
 
     Raises:
         LightTrackError: the folder holds the cache of other pairs.
     """
 
-    def __init__(self, source: PairSource, teacher: Teacher | None, folder: Path | None, count: int) -> None:
+    def __init__(self, source: PairSource, teacher: Labeller | None, folder: Path | None, count: int) -> None:
         self._source, self._teacher, self._count = source, teacher, count
-        self._cache = None if folder is None else _Cache(folder, count, source, teacher is not None)
+        self._cache = (
+            None if folder is None else _Cache(folder, count, source, None if teacher is None else teacher.kind)
+        )
 
     def __len__(self) -> int:
         return self._count
 
-    def __getitems__(self, indices: list[int]) -> tuple[Batch, Targets | None]:
+    def __getitems__(self, indices: list[int]) -> tuple[Batch, Any]:
         if self._cache is None:
             return self._make(indices)
         missing = [index for index in indices if not self._cache.has(index)]
@@ -88,7 +106,7 @@ class Supply(torch.utils.data.Dataset[tuple[Batch, Targets | None]]):
             self._cache.put(missing, *self._make(missing))
         return self._cache.get(indices)
 
-    def _make(self, indices: list[int]) -> tuple[Batch, Targets | None]:
+    def _make(self, indices: list[int]) -> tuple[Batch, Any]:
         batch = self._source.batch(indices)
         return batch, None if self._teacher is None else self._teacher(batch)
 
@@ -96,14 +114,15 @@ class Supply(torch.utils.data.Dataset[tuple[Batch, Targets | None]]):
 class _Cache:
     """One file a field, row i for pair i, and a file of flags that is written last."""
 
-    def __init__(self, folder: Path, count: int, source: PairSource, has_targets: bool) -> None:
-        self._folder, self._count, self._has_targets = folder, count, has_targets
+    def __init__(self, folder: Path, count: int, source: PairSource, kind: Any) -> None:
+        self._folder, self._count, self._kind = folder, count, kind
         self._rows: dict[str, np.memmap[tuple[int, ...], np.dtype[np.generic]]] = {}
         folder.mkdir(parents=True, exist_ok=True)
         label = {
             "count": count,
             "seed": source.seed,
-            "targets": has_targets,
+            "cropping": source.cropping.tracker,
+            "targets": kind.__name__ if kind else None,
             "pictures": len(source.library.boxes),
             "pairs": asdict(source.settings),
         }
@@ -116,7 +135,7 @@ class _Cache:
     def has(self, index: int) -> bool:
         return bool(self._done[index])
 
-    def put(self, indices: list[int], batch: Batch, targets: Targets | None) -> None:
+    def put(self, indices: list[int], batch: Batch, targets: Any) -> None:
         for name, tensor in self._fields(batch, targets):
             array = tensor.detach().cpu().numpy()
             kind = "uint8" if array.dtype == np.uint8 else "float32" if name in ("box",) else "float16"
@@ -125,7 +144,7 @@ class _Cache:
             self._rows[name][indices] = array.astype(kind)
         self._done[indices] = 1
 
-    def get(self, indices: list[int]) -> tuple[Batch, Targets | None]:
+    def get(self, indices: list[int]) -> tuple[Batch, Any]:
         def read(name: str) -> Tensor:
             if name not in self._rows:
                 shape, kind = json.loads((self._folder / f"{name}.json").read_text())
@@ -134,11 +153,11 @@ class _Cache:
 
         batch = Batch(*(read(name) for name in Batch._fields))
         batch = batch._replace(box=batch.box.float(), present=batch.present.float(), exact=batch.exact.float())
-        if not self._has_targets:
+        if self._kind is None:
             return batch, None
-        return batch, Targets(*(read(f"teacher_{name}") for name in Targets._fields))
+        return batch, self._kind(*(read(f"teacher_{name}") for name in self._kind._fields))
 
-    def _fields(self, batch: Batch, targets: Targets | None) -> list[tuple[str, Tensor]]:
+    def _fields(self, batch: Batch, targets: Any) -> list[tuple[str, Tensor]]:
         fields = list(batch._asdict().items())
         return fields + [(f"teacher_{k}", v) for k, v in (targets._asdict() if targets else {}).items()]
 

@@ -7,7 +7,8 @@ What is drawn is a small plan on the host; pixels are only touched in batches, o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,32 @@ class PairSettings:
     noise: float = 0.1
     occlusion: float = 0.12  # a patch of another pair hides part of the target
     look_alike: float = 0.12  # a recoloured copy of the target is pasted elsewhere
+    hard: float = 0.0  # share of pairs with shift and scale half as large again, and much blur, occlusion, look-alikes
+
+    def harder(self) -> PairSettings:
+        return replace(
+            self, shift=1.5 * self.shift, scale=1.5 * self.scale, blur=0.5, occlusion=0.5, look_alike=0.5, hard=0.0
+        )
+
+
+class Cropping(NamedTuple):
+    """How a tracker cuts its crops.
+
+    Attributes:
+        tracker: whose way it is.
+        side: of the template crop, from a box's width and height, in the same units.
+        black: what lies outside a picture is black; else in the picture's mean colour.
+    """
+
+    tracker: str
+    side: Callable[[float, float], float]
+    black: bool
+
+
+CROPPINGS = {
+    "lighttrack": Cropping("lighttrack", context_side, black=False),
+    "dytrack": Cropping("dytrack", lambda width, height: 2 * math.sqrt(width * height), black=True),
+}
 
 
 class Batch(NamedTuple):
@@ -78,8 +105,10 @@ class PairSource:
         LightTrackError: the library has nothing of a kind that the settings ask for.
     """
 
-    def __init__(self, library: Library, settings: PairSettings, seed: int) -> None:
-        self.library, self.settings, self.seed = library, settings, seed
+    def __init__(
+        self, library: Library, settings: PairSettings, seed: int, cropping: Cropping = CROPPINGS["lighttrack"]
+    ) -> None:
+        self.library, self.settings, self.seed, self.cropping = library, settings, seed, cropping
         videos = [[i for i in clip if library.boxes[i]] for clip in library.clips if len(clip) > 1]
         self._videos = [frames for frames in videos if len(frames) > 1]
         self._photos = [clip[0] for clip in library.clips if len(clip) == 1 and library.boxes[clip[0]]]
@@ -114,10 +143,12 @@ class PairSource:
     def _plan(self, index: int) -> _Plan:
         rng = np.random.default_rng((self.seed, index))
         s = self.settings
+        if s.hard and rng.random() < s.hard:
+            s = s.harder()
         kind = self._kinds[rng.choice(4, p=self._shares)]
         first, second, box, other, exact = self._target("any" if kind == "absent" else kind, rng)
         flip, grey = rng.random() < s.flip, rng.random() < s.grey
-        side = context_side(box.width, box.height)
+        side = self.cropping.side(box.width, box.height)
         template = _View(
             picture=first,
             centre=tuple(np.add(box.centre, rng.uniform(-0.03, 0.03, 2) * side)),
@@ -127,7 +158,7 @@ class PairSource:
             backdrop=self._backdrop(rng),
         )
         scale = math.exp(float(np.clip(rng.normal(0, s.scale), -2.5 * s.scale, 2.5 * s.scale)))
-        side = context_side(other.width, other.height) * s.search_size / s.template_size * scale
+        side = self.cropping.side(other.width, other.height) * s.search_size / s.template_size * scale
         reach = s.shift * (1.5 if rng.random() < 0.2 else 1.0)
         shift = rng.uniform(-reach, reach, 2)  # pixels of the crop
         present = kind != "absent"
@@ -198,13 +229,15 @@ class PairSource:
         return crop
 
     def _warp(self, picture: int, matrix: _Matrix, size: int) -> tuple[Tensor, Tensor]:
-        """A crop (3, size, size), and which of its pixels (size, size) lie outside the picture: in its mean colour."""
+        """A crop (3, size, size), and which of its pixels (size, size) lie outside the picture: painted over."""
         (a, b, x), (c, d, y) = matrix
         width, height = self.library.sizes[picture]
         # Only the window that is seen is turned into floats: most of a picture is not.
         left, right = _window(x, abs(a) + abs(b), width)
         top, bottom = _window(y, abs(c) + abs(d), height)
         mean = self.library.means[picture]
+        if self.cropping.black:
+            mean = torch.zeros_like(mean)
         window = self.library.pixels[picture][None, :, top:bottom, left:right].float() - mean
         across, down = 2 / (right - left), 2 / (bottom - top)
         theta = torch.tensor(

@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.training.pairs import PairSettings
+from lighttrack_ros.training.pairs import CROPPINGS, PairSettings
+
+_PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,12 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """An imported LightTrack to learn from."""
+    """A LightTrack's checkpoint to learn from."""
 
     checkpoint: str = ""  # empty: no teacher
     architecture: str = ""  # its path string; empty: LightTrack-Mobile's
-    inherit: bool = True  # the student starts with what fits of the teacher's weights
-    cache: str = ""  # folder for pairs and targets, 0.3 MB a pair; empty: made anew each time
+    inherit: bool = True  # a LightTrack starts with what fits of the teacher's weights
+    cache: str = ""  # folder for pairs and targets, 0.3 MB a pair of 256 px; empty: made anew each time
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,27 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
+class DyTrackSettings:
+    """Of a DyTrack alone; see docs/dytrack.md."""
+
+    start: str = ""  # a checkpoint to start from; empty: from nothing
+    stage: str = "exits"  # or "decisions": only these are trained
+    teacher_features: float = 3.0  # weight of the teacher's features, in units of their variance
+    distillation: float = 0.5  # weight of what early exits learn from the last; 0: nothing
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a run."""
 
-    architecture: str
+    architecture: str  # of a LightTrack its path string, of a DyTrack e.g. sizes_128_256_channels_384_192_exits_3_6
     steps: int
+    tracker: str = "lighttrack"  # or "dytrack"
     data: DataSettings = DataSettings()
     pairs: PairSettings = field(default_factory=PairSettings)
     teacher: TeacherSettings = TeacherSettings()
-    losses: LossWeights = LossWeights()
+    losses: LossWeights = LossWeights()  # of a LightTrack
+    dytrack: DyTrackSettings = DyTrackSettings()
     pairs_count: int = 24_000  # different pairs; they come round again after that
     batch_size: int = 16  # over all devices
     lr: float = 5e-4
@@ -61,6 +75,7 @@ class Recipe:
     weight_decay: float = 1e-4
     warmup: int = 100  # steps
     clip: float = 5.0  # gradient norm
+    precision: str = "32-true"  # Lightning Fabric's name; "bf16-mixed" pays for a transformer where the CPU has it
     frozen: tuple[str, ...] = ()  # beginnings of the names of weights that stay as they are
     ema: float = 0.998
     seed: int = 1
@@ -81,6 +96,10 @@ def read_recipe(path: Path) -> Recipe:
     except (OSError, yaml.YAMLError) as error:
         raise LightTrackError(f"{path}: cannot be read ({error})") from error
     recipe: Recipe = _read(Recipe, content, str(path))
+    if recipe.tracker not in CROPPINGS:
+        raise LightTrackError(f"{path}: tracker is {recipe.tracker!r}, expected one of {', '.join(CROPPINGS)}")
+    if recipe.precision not in _PRECISIONS:
+        raise LightTrackError(f"{path}: precision is {recipe.precision!r}, expected one of {', '.join(_PRECISIONS)}")
     for name in ("steps", "batch_size", "pairs_count", "log_every", "save_every", "validate_every", "warmup"):
         if getattr(recipe, name) < 1:
             raise LightTrackError(f"{path}: {name} is {getattr(recipe, name)}, expected at least 1")

@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 
-from lighttrack_ros.networks.lighttrack import MOBILE, Architecture, LightTrack, load_checkpoint
+from lighttrack_ros.training import dytrack, lighttrack
 from lighttrack_ros.training.data import Clip, Library, generate_scenes, read_photos, read_videos
-from lighttrack_ros.training.distill import Supply, Teacher, normalise
-from lighttrack_ros.training.pairs import PairSource
-from lighttrack_ros.training.prune import inherit
+from lighttrack_ros.training.distill import Supply
+from lighttrack_ros.training.pairs import CROPPINGS, PairSource
 from lighttrack_ros.training.recipe import Recipe, read_recipe
 from lighttrack_ros.training.trainer import Trainer
 from lighttrack_ros.training.validation import validate
+
+_STUDENTS = {"lighttrack": lighttrack, "dytrack": dytrack}  # each prepares a student of its kind
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         strategy="ddp" if many else "auto",
         devices=args.devices,
         num_nodes=args.machines,
+        precision=cast(Any, recipe.precision),
     )
     fabric.launch()
     trainer = build(fabric, recipe, args.output)
@@ -47,10 +50,9 @@ def run(args: argparse.Namespace) -> int:
         if recipe.data.held_out and fabric.is_global_zero:
             _validate(recipe, args.output, trainer.step, args.threads)
         fabric.barrier()
-    fabric.print(
-        f"{args.output / 'student.pt'}: make it a model with\n"
-        f"  lighttrack import {args.output / 'student.pt'} --architecture {recipe.architecture} --name NAME"
-    )
+    of = f" --architecture {recipe.architecture}" if recipe.tracker == "lighttrack" else ""
+    student = args.output / "student.pt"
+    fabric.print(f"{student}: make it a model with\n  lighttrack import {student}{of} --name NAME")
     return 0
 
 
@@ -63,19 +65,10 @@ def build(fabric: Fabric, recipe: Recipe, folder: Path) -> Trainer:
     fabric.seed_everything(recipe.seed, verbose=False)
     # With workers the pairs are made in other processes, which have no business on the training device.
     pair_device = torch.device("cpu") if recipe.workers else fabric.device
-    source = PairSource(Library(read_clips(recipe), pair_device), recipe.pairs, recipe.seed)
-    student = LightTrack(Architecture.parse(recipe.architecture), recipe.pairs.template_size)
-    teacher = None
-    if recipe.teacher.checkpoint:
-        path = Path(recipe.teacher.checkpoint)
-        network = load_checkpoint(
-            path, Architecture.parse(recipe.teacher.architecture or MOBILE), recipe.pairs.template_size
-        )
-        if recipe.teacher.inherit:
-            inherit(student, network, normalise(source.batch(list(range(32))).search).cpu())
-        teacher = Teacher(network, pair_device)
+    source = PairSource(Library(read_clips(recipe), pair_device), recipe.pairs, recipe.seed, CROPPINGS[recipe.tracker])
+    objective, teacher = _STUDENTS[recipe.tracker].prepare(recipe, source, pair_device)
     cache = Path(recipe.teacher.cache) if recipe.teacher.cache else None
-    return Trainer(fabric, student, Supply(source, teacher, cache, recipe.pairs_count), recipe, folder)
+    return Trainer(fabric, objective, Supply(source, teacher, cache, recipe.pairs_count), recipe, folder)
 
 
 def _validate(recipe: Recipe, folder: Path, step: int, threads: int) -> None:
@@ -83,7 +76,8 @@ def _validate(recipe: Recipe, folder: Path, step: int, threads: int) -> None:
     table, student = folder / "validation.csv", folder / "student.pt"
     earlier = table.read_text().splitlines()[1:] if table.is_file() else []
     best = max((float(line.split(",")[1]) for line in earlier), default=-1.0)
-    mean = validate(student, recipe.architecture, Path(recipe.data.videos), recipe.data.held_out, threads).mean
+    architecture = recipe.architecture if recipe.tracker == "lighttrack" else None
+    mean = validate(student, architecture, Path(recipe.data.videos), recipe.data.held_out, threads).mean
     if not earlier:
         table.write_text("step,auc,sr50,precision20\n")
     with table.open("a") as file:

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -17,75 +17,66 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.networks.lighttrack import LightTrack
-from lighttrack_ros.training.distill import Supply, Targets, normalise
-from lighttrack_ros.training.folding import official_state
-from lighttrack_ros.training.losses import (
-    box_loss,
-    classification_loss,
-    feature_distillation,
-    labels,
-    map_distillation,
-    trusted,
-)
+from lighttrack_ros.training.distill import Supply, moved
 from lighttrack_ros.training.pairs import Batch
 from lighttrack_ros.training.recipe import Recipe
 
 
 class Objective(nn.Module):
-    """Student and losses in one module, so that a distributed wrapper sees a single forward pass."""
+    """A student and its losses in one module, so that a distributed wrapper sees a single forward pass.
 
-    def __init__(self, network: LightTrack, recipe: Recipe) -> None:
+    Attributes:
+        network: the student; parameters of the objective itself are trained as well and dropped in the end.
+    """
+
+    network: nn.Module
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network, self._weights = network, recipe.losses
+        self.network = network
 
-    def forward(self, batch: Batch, targets: Targets | None) -> dict[str, Tensor]:
-        """Every loss by name, weighted; "loss" is their sum."""
-        network, w = self.network, self._weights
-        template = network.template_features(normalise(batch.template))
-        search = network.search_features(normalise(batch.search))
-        # Each search crop is also matched against its neighbour's template, which it does not show.
-        fused = network.feature_fusor(torch.cat([template, template.roll(1, 0)]), torch.cat([search, search]))
-        logits, strangers = network.head.cls_logits(fused).float().chunk(2)
-        distances = network.head.reg_distances(fused[: len(search)]).float()
-        label = labels(batch, logits.shape[-1])
-        exact = label.positive * batch.exact[:, None, None, None]
-        losses = {
-            "cls": w.cls * classification_loss(logits, label),
-            "box": w.box * box_loss(distances, label.distances, exact),
-            "stranger": w.stranger * torch.nn.functional.softplus(strangers).mean(),
-        }
-        if targets is not None:
-            score, sides = map_distillation(logits, distances, targets, trusted(targets, label))
-            losses |= {"teacher_cls": w.teacher_cls * score, "teacher_box": w.teacher_box * sides}
-            losses["teacher_template"] = w.teacher_features * feature_distillation(template, targets.template, 2)
-            losses["teacher_search"] = w.teacher_features * feature_distillation(search, targets.search, 1)
-        losses["loss"] = torch.stack(list(losses.values())).sum()
-        return losses
+    def forward(self, batch: Batch, targets: Any) -> dict[str, Tensor]:
+        """Figures by name for the curves; "loss" is what training lowers.
+
+        Args:
+            batch: pairs.
+            targets: what the labeller says of them, or None.
+        """
+        raise NotImplementedError
+
+    def fresh(self, name: str) -> bool:
+        """Whether the student's parameter of this name starts from nothing, and so learns at `head_lr`."""
+        raise NotImplementedError
+
+    def published(self, network: nn.Module) -> dict[str, Tensor]:
+        """The state of a student such as this under the keys that `lighttrack import` reads."""
+        return dict(network.state_dict())
 
 
 class Trainer:
-    """One run in one folder: `last.ckpt` to go on from, `student.pt` (averaged weights, official keys), `curves.csv`.
+    """One run in one folder: `last.ckpt` to go on from, `student.pt` (averaged weights, published keys), `curves.csv`.
 
     Args:
         fabric: launched.
-        network: the student, initialised.
+        objective: its student is initialised.
         supply: `recipe.pairs_count` pairs.
         folder: made if it is not there; if it holds a checkpoint, the run goes on from it.
     """
 
-    def __init__(self, fabric: Fabric, network: LightTrack, supply: Supply, recipe: Recipe, folder: Path) -> None:
+    def __init__(self, fabric: Fabric, objective: Objective, supply: Supply, recipe: Recipe, folder: Path) -> None:
         self._fabric, self._recipe, self._folder, self._supply = fabric, recipe, folder, supply
-        self.network = network
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # three times as fast on a CPU
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(not name.startswith(recipe.frozen))
-        inherited = [p for n, p in network.named_parameters() if not n.startswith("head.")]
-        fresh = [p for n, p in network.named_parameters() if n.startswith("head.")]
-        groups = [{"params": inherited, "peak": recipe.lr}, {"params": fresh, "peak": recipe.head_lr}]
+        self._objective, self.network = objective, objective.network
+        objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # three times as fast on a CPU
+        for name, parameter in self.network.named_parameters():
+            if name.startswith(recipe.frozen):
+                parameter.requires_grad_(False)
+        groups: list[dict[str, Any]] = [{"params": [], "peak": recipe.lr}, {"params": [], "peak": recipe.head_lr}]
+        for name, parameter in objective.named_parameters():
+            own = name.removeprefix("network.")
+            groups[own == name or objective.fresh(own)]["params"].append(parameter)
         optimiser = torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
-        self._model, self._optimiser = fabric.setup(Objective(network, recipe), optimiser)
-        self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        self._model, self._optimiser = fabric.setup(objective, optimiser)
+        self._average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         self._average.to(fabric.device)
         self.step = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,9 +84,9 @@ class Trainer:
             self._resume()
 
     @property
-    def average(self) -> LightTrack:
+    def average(self) -> nn.Module:
         """The student with averaged weights."""
-        return cast(LightTrack, self._average.module)
+        return self._average.module
 
     def run(self, until: int | None = None) -> dict[str, float]:
         """Train to the last step (or to step `until`, for a later run to go on); returns the last mean losses."""
@@ -107,9 +98,8 @@ class Trainer:
         bar = tqdm(total=recipe.steps, initial=self.step, unit="step", disable=not self._fabric.is_global_zero)
         for batch, targets in self._batches(last):
             self._set_learning_rate()
-            losses = self._model(
-                batch.to(self._fabric.device), None if targets is None else targets.to(self._fabric.device)
-            )
+            device = self._fabric.device
+            losses = self._model(batch.to(device), None if targets is None else moved(targets, device))
             self._fabric.backward(losses["loss"])
             self._fabric.clip_gradients(self._model, self._optimiser, max_norm=recipe.clip)
             self._optimiser.step()
@@ -132,7 +122,7 @@ class Trainer:
         bar.close()
         return report
 
-    def _batches(self, last: int) -> Iterator[tuple[Batch, Targets | None]]:
+    def _batches(self, last: int) -> Iterator[tuple[Batch, Any]]:
         recipe = self._recipe
         loader: DataLoader[Any] = DataLoader(
             self._supply,
@@ -159,7 +149,7 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "step": self.step,
-            "student": self.network.state_dict(),
+            "objective": self._objective.state_dict(),
             "average": self._average.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "random": torch.get_rng_state(),
@@ -167,7 +157,7 @@ class Trainer:
         if self._fabric.is_global_zero:
             for path, content in (
                 (self._checkpoint, state),
-                (self._folder / "student.pt", official_state(self.average)),
+                (self._folder / "student.pt", self._objective.published(self.average)),
             ):
                 torch.save(content, path.with_suffix(".part"))
                 os.replace(path.with_suffix(".part"), path)  # a crash while writing leaves the one before
@@ -176,7 +166,7 @@ class Trainer:
     def _resume(self) -> None:
         state = torch.load(self._checkpoint, map_location=self._fabric.device, weights_only=True)
         try:
-            self.network.load_state_dict(state["student"])
+            self._objective.load_state_dict(state["objective"])
             self._average.load_state_dict(state["average"])
             self._optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError) as error:

@@ -1,0 +1,50 @@
+"""What a trained LightTrack says of the pictures: dense features, so that a transformer starts by learning to see."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
+
+from lighttrack_ros.networks.lighttrack import LightTrack
+from lighttrack_ros.networks.transformer import PATCH
+from lighttrack_ros.training.distill import normalise
+from lighttrack_ros.training.folding import fold
+from lighttrack_ros.training.pairs import Batch
+
+
+class Features(NamedTuple):
+    """Of B pairs, row by row, a vector per token of the student.
+
+    Attributes:
+        template: (B, template tokens, channels).
+        search: (B, search tokens, channels).
+    """
+
+    template: Tensor
+    search: Tensor
+
+
+class FeatureTeacher:
+    """A LightTrack's features behind its neck; it sees the student's crops enlarged to the sizes it knows."""
+
+    kind = Features
+
+    def __init__(self, network: LightTrack, template_size: int, search_size: int, device: torch.device) -> None:
+        fold(network)
+        self._network = network.eval().requires_grad_(False).to(device)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._sizes = template_size, search_size
+        self.channels: int = network.neck.BN_x.num_features
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Features:
+        return Features(*(self._of(crops, size) for crops, size in zip(batch[:2], self._sizes, strict=True)))
+
+    def _of(self, crops: Tensor, size: int) -> Tensor:
+        cells = crops.shape[-1] // PATCH
+        larger = interpolate(normalise(crops), size=(size, size), mode="bilinear", align_corners=False)
+        features = self._network.search_features(larger.contiguous(memory_format=torch.channels_last))
+        return adaptive_avg_pool2d(features, (cells, cells)).flatten(2).transpose(1, 2)
