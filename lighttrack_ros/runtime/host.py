@@ -1,0 +1,88 @@
+"""What the backends that run on the CPU share: named buffers in host memory, bound by address and checked."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.runtime.engine import Array, Tensor, TensorSpec
+
+
+class HostEngine(ABC):
+    """Base of the `Engine`s on the CPU; a backend says how an address is bound and how the graph is run once.
+
+    Args:
+        graph: path of the .onnx file, for messages.
+        inputs, outputs: of the loaded graph.
+
+    Subclasses load the graph before they call this, as every buffer is bound here.
+    """
+
+    backend: str
+
+    def __init__(self, graph: Path, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> None:
+        self._graph = graph
+        self.inputs = inputs
+        self.outputs = outputs
+        self.input_buffers: Mapping[str, Array] = _zeros(inputs)
+        self._results = _zeros(outputs)
+        self._bound = dict(self.input_buffers)  # what is bound is kept, so that it stays alive
+        for name, array in self._bound.items():
+            self._bind_input(name, array)
+        for name, array in self._results.items():
+            self._bind_output(name, array)
+
+    def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        self._check_names(inputs)
+        for name, buffer in self.input_buffers.items():
+            tensor = inputs.get(name, buffer)
+            if tensor is not self._bound[name]:
+                self._bound[name] = self._checked(name, tensor)
+                self._bind_input(name, self._bound[name])
+        self._run_bound()
+        return self._results
+
+    def hold(self, inputs: Mapping[str, Tensor]) -> None:
+        self._check_names(inputs)
+        for name, tensor in inputs.items():
+            np.copyto(self.input_buffers[name], self._checked(name, tensor))
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def _bind_input(self, name: str, array: Array) -> None:
+        """Let runs read an input from where this contiguous array lies."""
+
+    @abstractmethod
+    def _bind_output(self, name: str, array: Array) -> None:
+        """Let runs write an output to where this contiguous array lies."""
+
+    @abstractmethod
+    def _run_bound(self) -> None:
+        """Run once on what is bound.
+
+        Raises:
+            LightTrackError: the backend failed.
+        """
+
+    def _check_names(self, inputs: Mapping[str, Tensor]) -> None:
+        for name in inputs:
+            if name not in self.inputs:
+                raise LightTrackError(f"{self._graph}: no input {name!r}, expected {', '.join(self.inputs)}")
+
+    def _checked(self, name: str, tensor: Tensor) -> Array:
+        array, spec = np.asarray(tensor), self.inputs[name]
+        if array.shape != spec.shape or array.dtype != spec.dtype:
+            raise LightTrackError(
+                f"{self._graph}: input {name} is {array.dtype} {array.shape}, expected {spec.dtype} {spec.shape}"
+            )
+        return np.ascontiguousarray(array)
+
+
+def _zeros(specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
+    return {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
