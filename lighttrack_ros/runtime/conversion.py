@@ -1,7 +1,9 @@
-"""An ONNX graph as TensorRT wants it: every size fixed, bytes cast before all else, the precision in the graph."""
+"""An ONNX graph as a backend wants it: every size fixed, the precision in the graph; for TensorRT bytes cast first."""
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 import onnxruntime as ort
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.runtime.ranges import Ranges, load_ranges
 
 if TYPE_CHECKING:
     import onnx
@@ -18,31 +21,46 @@ if TYPE_CHECKING:
 _KEPT_IN_FP32 = ["LayerNormalization", "ReduceMean", "ReduceSum", "Pow"]
 
 
-def convert(graph: Path, dimensions: Mapping[str, int], precision: str) -> bytes:
-    """The graph as serialised ONNX for a strongly typed TensorRT network.
+def convert(
+    graph: Path,
+    dimensions: Mapping[str, int],
+    precision: str,
+    ranges: Ranges | None = None,
+    strongly_typed: bool = True,
+) -> bytes:
+    """The graph as serialised ONNX for TensorRT.
 
     Inputs and outputs keep their dtypes in every precision, so that engines of different precisions fit together.
 
     Args:
         graph: path of the .onnx file, in fp32.
         dimensions: sizes of its free dimensions by name.
-        precision: "fp32" or "fp16".
+        precision: "fp32", "fp16", or "int8" with fp16 for all that is not quantized.
+        ranges: of the graph's tensors, for int8; None: those that the model folder has.
+        strongly_typed: whether TensorRT takes the types from the graph. Where it does not (8.6) it wants an int8
+            graph's other layers in fp32 and makes them fp16 by itself.
 
     Raises:
-        LightTrackError: the package onnx is missing, the graph cannot be read, or a dimension stays free.
+        LightTrackError: the package onnx is missing, the graph cannot be read, a dimension stays free, or the
+            graph's ranges, which int8 needs, are missing or another graph's.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise LightTrackError(f"{graph}: compiling for TensorRT needs the package onnx (pip install onnx)") from error
-    model = _folded(graph, dimensions)
+    _check_onnx(graph)
+    import onnx
+
+    model = folded(graph, dimensions)
     for value in model.graph.input:
         free = [size.dim_param for size in value.type.tensor_type.shape.dim if not size.HasField("dim_value")]
         if free:
             raise LightTrackError(f"{graph}: {value.name} has free dimensions {free}; say how large they are")
         if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
             _cast_first(model.graph, value.name)
-    if precision == "fp16":
+    if precision == "int8":
+        from lighttrack_ros.runtime.quantization import quantize_for_tensorrt
+
+        quantize_for_tensorrt(model, ranges or load_ranges(graph))
+        # The first opset whose quantized values may come from and go to fp16.
+        model = onnx.version_converter.convert_version(model, 19) if strongly_typed else model
+    if precision == "fp16" or (precision == "int8" and strongly_typed):
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
         from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -53,7 +71,32 @@ def convert(graph: Path, dimensions: Mapping[str, int], precision: str) -> bytes
     return bytes(model.SerializeToString())
 
 
-def _folded(graph: Path, dimensions: Mapping[str, int]) -> onnx.ModelProto:
+def convert_for_onnxruntime(graph: Path, dimensions: Mapping[str, int], ranges: Ranges | None = None) -> bytes:
+    """The graph as serialised ONNX with int8 where ONNX Runtime's CPU kernels gain from it, else fp32.
+
+    Args:
+        graph, dimensions, ranges: as for `convert`.
+
+    Raises:
+        LightTrackError: as `convert`.
+    """
+    _check_onnx(graph)
+    from lighttrack_ros.runtime.quantization import quantize_for_onnxruntime
+
+    model = folded(graph, dimensions)
+    quantize_for_onnxruntime(model, ranges or load_ranges(graph), 127 if _adds_up_in_32_bits() else 63)
+    return bytes(model.SerializeToString())
+
+
+def _check_onnx(graph: Path) -> None:
+    """Raises LightTrackError where the package onnx, which a robot may lack, is needed and missing."""
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise LightTrackError(f"{graph}: converting it needs the package onnx (pip install onnx)") from error
+
+
+def folded(graph: Path, dimensions: Mapping[str, int]) -> onnx.ModelProto:
     """With the sizes fixed, all that is computed from them is constant: TensorRT then meets no shape arithmetic."""
     import onnx
 
@@ -76,6 +119,15 @@ def _folded(graph: Path, dimensions: Mapping[str, int]) -> onnx.ModelProto:
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise LightTrackError(f"{graph}: ONNX Runtime cannot load it ({error})") from error
         return onnx.load(path)
+
+
+def _adds_up_in_32_bits() -> bool:
+    """Whether products of bytes are added up without overflow: all but x86 processors without VNNI do."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    with contextlib.suppress(OSError):
+        return "vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    return False
 
 
 def _cast_first(graph: onnx.GraphProto, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -75,18 +75,22 @@ class Engine(Protocol):
 # allocated, and on TensorRT it knows what the host reads and has recorded it all as one CUDA graph.
 WARM_UP_RUNS = 3
 
+# What makes engines: the name of a backend, or the caller's own loader, given the graph and its dimensions' sizes.
+Backend = str | Callable[[Path, Mapping[str, int]], Engine]
+
 # "tensorrt" computes in fp16 as far as that is safe.
-BACKENDS = ("auto", "onnxruntime", "tensorrt", "tensorrt-fp32")
+BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-fp32")
 
 
 def load_engine(
-    graph: Path, backend: str = "auto", threads: int = 0, dimensions: Mapping[str, int] | None = None
+    graph: Path, backend: Backend = "auto", threads: int = 0, dimensions: Mapping[str, int] | None = None
 ) -> Engine:
     """Load an ONNX graph into a backend.
 
     Args:
         graph: path of the .onnx file.
         backend: one of BACKENDS; "auto" takes TensorRT where it and a GPU are, else ONNX Runtime, and logs why.
+            Or a loader of the caller's, which the rest is left to.
         threads: CPU threads inside one run; 0 lets the backend choose.
         dimensions: sizes of the graph's free dimensions by name, fixed from now on.
 
@@ -96,6 +100,8 @@ def load_engine(
     """
     if not graph.is_file():
         raise LightTrackError(f"{graph}: no such graph")
+    if not isinstance(backend, str):
+        return backend(graph, dimensions or {})
     if backend not in BACKENDS:
         raise LightTrackError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
     # Backends are imported here, so that a machine needs only the one it uses.
@@ -103,6 +109,10 @@ def load_engine(
         from lighttrack_ros.runtime.tensorrt import TensorRTEngine
 
         return TensorRTEngine(graph, dimensions or {}, "fp32" if backend == "tensorrt-fp32" else "fp16")
+    if backend == "openvino":
+        from lighttrack_ros.runtime.openvino import OpenVinoEngine
+
+        return OpenVinoEngine(graph, dimensions or {}, threads)
     if backend == "auto" and _tensorrt_is_here():
         try:
             return load_engine(graph, "tensorrt", threads, dimensions)

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.models import Model
+from lighttrack_ros.runtime.engine import Backend
+from lighttrack_ros.runtime.plan_cache import PlanCache, PlanKey
+from lighttrack_ros.runtime.watch import watch
 from lighttrack_ros.trackers.base import Estimate, Tracker
 
 __all__ = ["Estimate", "Tracker", "create_tracker"]
 
+_COMPARED_FRAMES = 20  # of the generated scene, after a compilation
 
-def create_tracker(model: Model, backend: str = "auto", threads: int = 0) -> Tracker:
+_logger = logging.getLogger(__name__)
+
+
+def create_tracker(model: Model, backend: Backend = "auto", threads: int = 0) -> Tracker:
     """The tracker that drives a model, its engines loaded.
+
+    What was compiled for it is compared with ONNX Runtime in fp32, once; plans that see something else are
+    thrown away.
 
     Args:
         model: from `models.load_model`.
@@ -17,8 +32,38 @@ def create_tracker(model: Model, backend: str = "auto", threads: int = 0) -> Tra
         threads: CPU threads inside one run of a network; 0 lets the backend choose.
 
     Raises:
-        LightTrackError: unknown or absent backend, or a graph that it cannot load.
+        LightTrackError: unknown or absent backend, a graph that it cannot load, or whose results are not those
+            of ONNX Runtime ("auto" then takes ONNX Runtime, and says so in the log).
     """
+    with watch() as watched:
+        before = len(watched.plans)
+        tracker = _create(model, backend, threads)
+        unchecked = [key for key in watched.plans[before:] if not PlanCache().is_checked(key)]
+        if not unchecked:
+            return tracker
+        try:
+            with watched.doing(f"comparing {model.name} with ONNX Runtime"):
+                problem = _compare(model, tracker, unchecked, threads)
+        except BaseException:
+            tracker.close()
+            raise
+    if not problem:
+        return tracker
+    tracker.close()
+    for key in unchecked:
+        PlanCache().remove(PlanCache().path(key))
+    plan = unchecked[0]
+    problem = (
+        f"{model.name} in {plan.precision}, compiled by {plan.tensorrt} for {plan.gpu}, "
+        f"does not see what ONNX Runtime sees: {problem}"
+    )
+    if backend != "auto":
+        raise LightTrackError(f"{problem}; use backend onnxruntime, or tensorrt-fp32 if this was not it")
+    _logger.warning("running on ONNX Runtime instead: %s", problem)
+    return _create(model, "onnxruntime", threads)
+
+
+def _create(model: Model, backend: Backend, threads: int) -> Tracker:
     if model.tracker == "mixformerv2":
         from lighttrack_ros.trackers.mixformerv2 import MixFormerV2Tracker
 
@@ -32,3 +77,24 @@ def create_tracker(model: Model, backend: str = "auto", threads: int = 0) -> Tra
     from lighttrack_ros.trackers.lighttrack import LightTrackTracker
 
     return LightTrackTracker(model, backend, threads)
+
+
+def _compare(model: Model, tracker: Tracker, plans: Sequence[PlanKey], threads: int) -> str:
+    """What is wrong with freshly compiled plans; if nothing is, that is noted in the cache."""
+    from lighttrack_ros.evaluation.clips import scene_clip
+    from lighttrack_ros.trackers.parity import compare
+
+    reference = _create(model, "onnxruntime", threads)
+    try:
+        parity = compare(tracker, reference, [scene_clip(_COMPARED_FRAMES)])
+    except LightTrackError as error:
+        return str(error)
+    finally:
+        reference.close()
+    _logger.info("%s against ONNX Runtime on the generated scene: %s", model.name, parity.summary())
+    problem = parity.problem()
+    if not problem:
+        for key in plans:
+            with contextlib.suppress(OSError):  # a cache that cannot be written
+                PlanCache().check(key, parity.summary())
+    return problem

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import DyTrackHyperParameters, Model
 from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine
-from lighttrack_ros.runtime.engine import Tensor
+from lighttrack_ros.runtime.engine import Backend, Tensor
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
 from lighttrack_ros.trackers.search_region import crop_region, place_in_frame, within
@@ -31,13 +31,13 @@ class DyTrackTracker(Tracker):
         backend, threads: see `runtime.load_engine`.
     """
 
-    def __init__(self, model: Model, backend: str = "auto", threads: int = 0) -> None:
+    def __init__(self, model: Model, backend: Backend = "auto", threads: int = 0) -> None:
         self._parameters = model.parameters_of(DyTrackHyperParameters)
         self._cropper = SquareCropper()
         self._template = load_engine(model.template_graph, backend, threads)
         self.backend = self._template.backend
         self._stages = [load_engine(graph, backend, threads) for graph in model.search_graphs]
-        self._policy = ExitPolicy(self._parameters)
+        self.policy = ExitPolicy(self._parameters)
         self._box: Box | None = None
         self._warm_up()
 
@@ -47,28 +47,30 @@ class DyTrackTracker(Tracker):
         factor = self._parameters.template_factor
         crop_region(self._cropper, frame, box, factor, self._template.input_buffers["crop"])
         self._hold_template()
-        self._policy = ExitPolicy(self._parameters)
+        self.policy = ExitPolicy(self._parameters)
         self._box = box
 
     def update(self, frame: Frame) -> Estimate:
-        target = self.target
-        crop = self._stages[0].input_buffers["crop"]
-        side = crop_region(self._cropper, frame, target, self._parameters.search_factor, crop)
-        passed: dict[str, Tensor] = {}
+        side = self._crop(frame)
         started = time.perf_counter()
-        for index, stage in enumerate(self._stages):
-            outputs = stage.run(passed)
-            quality = float(np.asarray(outputs["next_quality"])[0])
-            if not math.isfinite(quality):
-                raise LightTrackError("the network gave a quality that is not finite: the engine is broken")
-            if self._policy.stops(index, quality):
+        for index, answer in enumerate(self._run_stages()):
+            quality, outputs = answer
+            if self.policy.stops(index, quality):
                 break
-            passed = _to_next_stage(outputs)
         prediction = np.asarray(outputs["box"])[0].tolist()
         ended = time.perf_counter()
-        self._box = place_in_frame(prediction, target, side, frame)
-        self._policy.stopped(index, quality)
+        self._box = place_in_frame(prediction, self.target, side, frame)
+        self.policy.stopped(index, quality)
         return Estimate(self._box, quality, index, network=(started, ended))
+
+    def answers(self, frame: Frame) -> list[Estimate]:
+        """What every exit says of a frame, for studies of the exits: the target stays where it is."""
+        side = self._crop(frame)
+        estimates = []
+        for index, (quality, outputs) in enumerate(self._run_stages()):
+            prediction = np.asarray(outputs["box"])[0].tolist()
+            estimates.append(Estimate(place_in_frame(prediction, self.target, side, frame), quality, exit_index=index))
+        return estimates
 
     @property
     def target(self) -> Box:
@@ -83,6 +85,22 @@ class DyTrackTracker(Tracker):
     def close(self) -> None:
         for engine in (self._template, *self._stages):
             engine.close()
+
+    def _crop(self, frame: Frame) -> int:
+        """Fill the first stage's input; returns the side of the region, pixels."""
+        crop = self._stages[0].input_buffers["crop"]
+        return crop_region(self._cropper, frame, self.target, self._parameters.search_factor, crop)
+
+    def _run_stages(self) -> Iterator[tuple[float, Mapping[str, Tensor]]]:
+        """Each exit's quality and outputs; a stage runs when its turn is asked for."""
+        passed: dict[str, Tensor] = {}
+        for stage in self._stages:
+            outputs = stage.run(passed)
+            quality = float(np.asarray(outputs["next_quality"])[0])
+            if not math.isfinite(quality):
+                raise LightTrackError("the network gave a quality that is not finite: the engine is broken")
+            yield quality, outputs
+            passed = _to_next_stage(outputs)
 
     def _hold_template(self) -> None:
         outputs = self._template.run({})

@@ -13,10 +13,11 @@ from lighttrack_ros.geometry import Box, context_side, hann_window, round_half_a
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import LightTrackHyperParameters, Model
 from lighttrack_ros.runtime import WARM_UP_RUNS, Engine, load_engine
-from lighttrack_ros.runtime.engine import Array
+from lighttrack_ros.runtime.engine import Array, Backend
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
 
+_LOOK = 2  # cells to each side of a target's centre that tell how it looks: half the template's
 _SMALLEST = 10.0  # pixels; the authors' lower limit on the target's sides
 
 
@@ -28,7 +29,7 @@ class LightTrackTracker(Tracker):
         backend, threads: see `runtime.load_engine`.
     """
 
-    def __init__(self, model: Model, backend: str = "auto", threads: int = 0) -> None:
+    def __init__(self, model: Model, backend: Backend = "auto", threads: int = 0) -> None:
         self._parameters = model.parameters_of(LightTrackHyperParameters)
         self._template_size = model.template_size
         self._template_engine = load_engine(model.template_graph, backend, threads, {"side": model.template_size})
@@ -67,6 +68,7 @@ class LightTrackTracker(Tracker):
         started = time.perf_counter()
         outputs = search.engine.run({})
         logits, distances = np.asarray(outputs["logits"]), np.asarray(outputs["distances"])
+        features = np.asarray(outputs["features"]) if "features" in outputs else None
         ended = time.perf_counter()
         found = search.decode(logits, distances, target.width * scale, target.height * scale, self._parameters)
 
@@ -83,7 +85,8 @@ class LightTrackTracker(Tracker):
         )
         left, top = target.centre_x - target.width / 2, target.centre_y - target.height / 2
         box = Box(max(0.0, left), max(0.0, top), target.width, target.height)
-        return Estimate(box, found.score, evidence=found.highest, network=(started, ended))
+        looks = None if features is None else search.appearance(features, found)
+        return Estimate(box, found.score, evidence=found.highest, appearance=looks, network=(started, ended))
 
     @property
     def target(self) -> Box:
@@ -115,7 +118,8 @@ class LightTrackTracker(Tracker):
             for search in self._searches:
                 search.engine.hold(template)
                 outputs = search.engine.run({})
-                np.asarray(outputs["logits"]), np.asarray(outputs["distances"])
+                for output in outputs.values():
+                    np.asarray(output)
 
 
 class _Target(NamedTuple):
@@ -188,6 +192,22 @@ class _Search:
             highest=float(scores.max()),
             penalty=float(penalties[best]),
         )
+
+    def appearance(self, features: Array, found: _Found) -> Array:
+        """How the network sees what it found, (channels,) float32 of length 1.
+
+        Args:
+            features: (1, channels, n, n), those that are matched with the template.
+        """
+        rows, columns = (self._look(offset) for offset in (found.y, found.x))
+        mean: Array = features[0, :, rows, columns].mean(axis=(1, 2), dtype=np.float32)
+        return mean / max(float(np.linalg.norm(mean)), 1e-12)
+
+    def _look(self, offset: float) -> slice:
+        """Cells about a point; the nearest so many where that is at the map's edge."""
+        first = self._cells // 2 + round(offset / self._stride) - _LOOK
+        first = min(max(first, 0), self._cells - 2 * _LOOK)
+        return slice(first, first + 2 * _LOOK)
 
 
 def _corner(centre: float, side: int) -> int:

@@ -17,7 +17,7 @@ from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import MixFormerV2HyperParameters, Model
 from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine
-from lighttrack_ros.runtime.engine import Tensor
+from lighttrack_ros.runtime.engine import Backend, Tensor
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
 from lighttrack_ros.trackers.search_region import crop_region, place_in_frame, within
@@ -31,7 +31,7 @@ class MixFormerV2Tracker(Tracker):
         backend, threads: see `runtime.load_engine`.
     """
 
-    def __init__(self, model: Model, backend: str = "auto", threads: int = 0) -> None:
+    def __init__(self, model: Model, backend: Backend = "auto", threads: int = 0) -> None:
         self._parameters = model.parameters_of(MixFormerV2HyperParameters)
         self._cropper = SquareCropper()
         self._search = load_engine(model.search_graph, backend, threads)

@@ -1,0 +1,94 @@
+"""What int8 needs to know of a model's graphs beyond the graphs: measured on real crops, kept beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+from lighttrack_ros.errors import LightTrackError
+
+FILE = "ranges.yaml"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Of one graph.
+
+    Attributes:
+        sha256: of the graph's file; ranges are worth nothing for another graph.
+        inputs: how many were run to measure them.
+        kept: names of the nodes that stay in floating point, as int8 would cost too much accuracy there.
+        ranges: tensor -> its lowest and highest value.
+    """
+
+    sha256: str
+    inputs: int
+    kept: tuple[str, ...]
+    ranges: Mapping[str, tuple[float, float]]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All of a model folder.
+
+    Attributes:
+        method: how a tensor's range follows from its values.
+        sequences: names of those that the inputs came from.
+        graphs: file name -> its ranges.
+    """
+
+    method: str
+    sequences: tuple[str, ...]
+    graphs: Mapping[str, Ranges]
+
+
+def save_calibration(calibration: Calibration, folder: Path) -> Path:
+    """Write it into a model folder, one line a tensor; returns the file."""
+    data = json.loads(json.dumps({"version": _VERSION, **asdict(calibration)}))  # lists for tuples
+    path = folder / FILE
+    path.write_text(yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120), encoding="utf-8")
+    return path
+
+
+def load_ranges(graph: Path) -> Ranges:
+    """The ranges of a graph, from the file beside it.
+
+    Raises:
+        LightTrackError: there is none, it cannot be read, or it is another graph's; names the command that makes it.
+    """
+    path = graph.parent / FILE
+    command = f"lighttrack calibrate {graph.parent} --sequences DIR"
+    if not path.is_file():
+        raise LightTrackError(f"{graph.parent}: no {FILE}, which int8 needs (make it with: {command})")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        version = data["version"]
+        entry = data["graphs"][graph.name]
+        ranges = Ranges(
+            sha256=str(entry["sha256"]),
+            inputs=int(entry["inputs"]),
+            kept=tuple(map(str, entry["kept"])),
+            ranges={str(name): (float(low), float(high)) for name, (low, high) in entry["ranges"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise LightTrackError(f"{path}: cannot be read ({error!r}; make it anew with: {command})") from error
+    if version != _VERSION:
+        raise LightTrackError(f"{path}: version is {version!r}, expected {_VERSION} (make it anew with: {command})")
+    if ranges.sha256 != file_hash(graph):
+        raise LightTrackError(f"{path}: was measured on another {graph.name} (measure again with: {command})")
+    return ranges
+
+
+def file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
