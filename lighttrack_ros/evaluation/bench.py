@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lighttrack_ros.models import DEFAULT_MODEL
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     questions = parser.add_subparsers(dest="question", required=True, metavar="QUESTION")
@@ -13,9 +15,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--rounds", type=int, default=20, help="runs of each (default: %(default)s)")
     models.add_argument("--threads", type=int, default=0, help="CPU threads a run; 0: all")
     models.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    latency = questions.add_parser("latency", help="from an image's stamp to its box in another process, over ROS 2")
+    _add_latency_arguments(latency)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.question == "latency":
+        from lighttrack_ros.node import bench_latency
+
+        return bench_latency.run(args)
     from lighttrack_ros.networks import bench_models
 
     return bench_models.run(args)
+
+
+def _add_latency_arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--bag", type=Path, metavar="BAG", help="a rosbag2 (default: the generated scene)")
+    source.add_argument("--sequence", type=Path, metavar="DIR", help="frames or a video with the target's box beside")
+    parser.add_argument("--topic", help="of the bag's images (default: the only ones)")
+    parser.add_argument("--box", metavar="X,Y,W,H", help="the target in the first frame, pixels")
+    parser.add_argument("--size", default="640x480", help="of the generated scene (default: %(default)s)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
+    parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument(
+        "--rate", default="30", help="frames a second; max looks for the highest that is kept up with (default: 30)"
+    )
+    pace.add_argument(
+        "--overload",
+        nargs="*",
+        type=float,
+        metavar="FACTOR",
+        help="instead: cameras that many times faster than the tracker (default: 2 5 20)",
+    )
+    parser.add_argument("--runs", type=int, default=5, help="the best and the worst are dropped (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each run (default: %(default)g)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw latency over time, its distribution, its parts")

@@ -16,14 +16,23 @@ from tqdm import tqdm
 
 from lighttrack_ros.drawing import STATE_COLOURS, draw_target, draw_truth
 from lighttrack_ros.evaluation import metrics
+from lighttrack_ros.evaluation.chart import (
+    FAINT,
+    INK,
+    PANEL,
+    PAPER,
+    Chart,
+    Colour,
+    Image,
+    draw_text,
+    text_width,
+    ticks,
+)
 from lighttrack_ros.evaluation.video import FrameSource, VideoWriter
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.session import State
 
-_FONT = cv2.FONT_HERSHEY_DUPLEX
-_PAPER, _PANEL, _INK, _FAINT = (28, 25, 23), (43, 39, 36), (235, 232, 228), (140, 134, 128)
 _LATENCY_COLOUR, _OVERLAP_COLOUR = (255, 190, 110), (250, 250, 250)
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,7 @@ def draw_contact_sheet(source: FrameSource, run: Run, width: int = 1600) -> Imag
     plot_height = 190
     top = 132
     height = top + rows * (tile_height + 30 + gap) + len(plots) * (plot_height + gap) + gap
-    sheet: Image = np.full((height, width, 3), _PAPER, np.uint8)
+    sheet: Image = np.full((height, width, 3), PAPER, np.uint8)
     _headline(sheet, run, gap)
     for number, (index, image, observation) in enumerate(tiles):
         x = gap + (number % 4) * (tile_width + gap)
@@ -210,8 +219,8 @@ def _latest(run: Run, index: int) -> Observation | None:
 
 def _headline(sheet: Image, run: Run, gap: int) -> None:
     figures = run.figures()
-    _text(sheet, run.title, gap, 40, 1.05, _INK)
-    _text(sheet, run.subtitle, gap, 66, 0.5, _FAINT)
+    draw_text(sheet, run.title, gap, 40, 1.05, INK)
+    draw_text(sheet, run.subtitle, gap, 66, 0.5, FAINT)
     latency, frames, score = figures["latency_ms"], figures["frames"], figures["accuracy"]
     facts = []
     if score is not None:
@@ -221,23 +230,23 @@ def _headline(sheet: Image, run: Run, gap: int) -> None:
     facts.append(("frames answered", f"{frames['answered']} / {frames['sent']}"))
     x = gap
     for name, value in facts:
-        _text(sheet, value, x, 102, 0.72, _INK)
-        _text(sheet, name, x, 121, 0.42, _FAINT)
-        x += max(_width(value, 0.72), _width(name, 0.42)) + 46
+        draw_text(sheet, value, x, 102, 0.72, INK)
+        draw_text(sheet, name, x, 121, 0.42, FAINT)
+        x += max(text_width(value, 0.72), text_width(name, 0.42)) + 46
     x = sheet.shape[1] - gap
     legend = [("truth", _OVERLAP_COLOUR)] if run.truth is not None else []
     legend += [(state.name.lower(), STATE_COLOURS[state]) for state in (State.LOST, State.UNCERTAIN, State.TRACKING)]
     for name, colour in legend:
-        x -= _width(name, 0.46)
-        _text(sheet, name, x, 40, 0.46, _INK)
+        x -= text_width(name, 0.46)
+        draw_text(sheet, name, x, 40, 0.46, INK)
         x -= 20
         cv2.rectangle(sheet, (x, 30), (x + 12, 40), colour, cv2.FILLED if name != "truth" else 1)
         x -= 18
 
 
 def _caption(sheet: Image, index: int, observation: Observation | None, run: Run, x: int, y: int, width: int) -> None:
-    sheet[y : y + 30, x : x + width] = _PANEL
-    _text(sheet, f"{index / run.fps:5.2f} s", x + 8, y + 20, 0.46, _INK)
+    sheet[y : y + 30, x : x + width] = PANEL
+    draw_text(sheet, f"{index / run.fps:5.2f} s", x + 8, y + 20, 0.46, INK)
     if observation is None:
         return
     words = f"{observation.state.name.lower()} {observation.confidence:.2f}"
@@ -248,56 +257,33 @@ def _caption(sheet: Image, index: int, observation: Observation | None, run: Run
             words += f"   overlap {overlap:.2f}"
         else:
             words += "   target hidden"
-    _text(sheet, words, x + width - 8 - _width(words, 0.46), y + 20, 0.46, STATE_COLOURS[observation.state])
+    draw_text(sheet, words, x + width - 8 - text_width(words, 0.46), y + 20, 0.46, STATE_COLOURS[observation.state])
 
 
-class _Plot:
-    """A strip with time along it and one quantity up it."""
-
-    left, right, low, high = 62, 14, 26, 30
+class _Plot(Chart):
+    """A strip with the run's frames along it and one quantity up it."""
 
     def __init__(self, run: Run, width: int, height: int, title: str, limits: tuple[float, float]) -> None:
-        self.image: Image = np.full((height, width, 3), _PANEL, np.uint8)
         self._last = max(run.sent - 1, 1)
         self._fps = run.fps
-        self._limits = limits
-        _text(self.image, title, self.left, 20, 0.48, _INK)
+        self._bottom = limits[0]
+        super().__init__(width, height, title, (0.0, float(self._last)), limits)
 
-    def x(self, index: float) -> int:
-        return round(self.left + index / self._last * (self.image.shape[1] - self.left - self.right))
-
-    def y(self, value: float) -> int:
-        low, high = self._limits
-        share = (min(max(value, low), high) - low) / (high - low)
-        return round(self.image.shape[0] - self.low - share * (self.image.shape[0] - self.low - self.high))
-
-    def axes(self, ticks: list[float], unit: str, marks: list[int]) -> None:
+    def axes(self, y_ticks: list[float], marks: list[int]) -> None:
         for mark in marks:  # the moments shown above
-            cv2.line(self.image, (self.x(mark), self.high), (self.x(mark), self.y(self._limits[0])), (66, 61, 57), 1)
-        for tick in ticks:
-            y = self.y(tick)
-            cv2.line(self.image, (self.left, y), (self.image.shape[1] - self.right, y), (72, 66, 62), 1)
-            text = f"{tick:g}{unit}"
-            _text(self.image, text, self.left - 8 - _width(text, 0.38), y + 4, 0.38, _FAINT)
-        seconds = self._last / self._fps
-        step = next((step for step in (0.5, 1, 2, 5, 10, 30, 60, 120, 300) if seconds / step <= 14), 600)
-        for second in np.arange(0, seconds + 1e-6, step):
-            text = f"{second:g} s"
-            x = self.x(float(second) * self._fps)
-            x = min(x - _width(text, 0.38) // 2, self.image.shape[1] - 4 - _width(text, 0.38))
-            _text(self.image, text, x, self.image.shape[0] - 9, 0.38, _FAINT)
+            self.vertical(mark)
+        self.y_ticks(y_ticks)
+        self.x_ticks(ticks(0.0, self._last / self._fps, 14), " s", self._fps)
 
-    def line(self, indices: list[int], values: list[float], colours: list[tuple[int, int, int]]) -> None:
-        """Pieces between neighbouring frames, each in the colour of its end; none next to a value of nan."""
-        pieces = pairwise(zip(indices, values, colours, strict=True))
-        for (index, value, _), (next_index, next_value, colour) in pieces:
-            if np.isfinite(value) and np.isfinite(next_value):
-                ends = (self.x(index), self.y(value)), (self.x(next_index), self.y(next_value))
-                cv2.line(self.image, *ends, colour, 2, cv2.LINE_AA)
+    def pieces(self, indices: list[int], values: list[float], colours: list[Colour]) -> None:
+        """Lines between neighbouring frames, each in the colour of its end; none next to a value of nan."""
+        pairs = pairwise(zip(indices, values, colours, strict=True))
+        for (index, value, _), (next_index, next_value, colour) in pairs:
+            self.line([index, next_index], [value, next_value], colour)
 
-    def shade(self, indices: Iterable[int], colour: tuple[int, int, int], share: float) -> None:
+    def shade(self, indices: Iterable[int], colour: Colour, share: float) -> None:
         """Tint the columns of some frames."""
-        top, bottom = self.high, self.y(self._limits[0])
+        top, bottom = self.high, self.y(self._bottom)
         for index in indices:
             left, right = max(self.x(index - 0.5), self.left), max(self.x(index + 0.5), self.x(index - 0.5) + 1)
             area = self.image[top:bottom, left:right]
@@ -311,8 +297,10 @@ def _plot_confidence(run: Run, width: int, height: int, marks: list[int]) -> Ima
     for seen, following in zip(observations, [*indices[1:], run.sent], strict=True):
         if seen.state in (State.UNCERTAIN, State.LOST):  # what was said holds until the next word
             plot.shade(range(seen.index, following), STATE_COLOURS[seen.state], 0.22)
-    plot.axes([0, 0.5, 1], "", marks)
-    plot.line(indices, [seen.confidence for seen in observations], [STATE_COLOURS[seen.state] for seen in observations])
+    plot.axes([0, 0.5, 1], marks)
+    plot.pieces(
+        indices, [seen.confidence for seen in observations], [STATE_COLOURS[seen.state] for seen in observations]
+    )
     return plot.image
 
 
@@ -322,13 +310,13 @@ def _plot_overlap(run: Run, width: int, height: int, marks: list[int]) -> Image:
     plot = _Plot(run, width, height, "overlap with the truth; shaded: how much of the target is hidden", (0.0, 1.0))
     for share in (0.15, 0.4, 0.65, 0.85):  # darker the more is hidden
         plot.shade([index for index in range(run.sent) if 1 - run.visible[index] > share], (120, 112, 104), 0.18)
-    plot.axes([0, 0.5, 1], "", marks)
+    plot.axes([0, 0.5, 1], marks)
     indices = sorted(run.observations)
     boxes = np.array([run.observations[index].box for index in indices]).reshape(-1, 4)
     truth = run.truth[indices]
     seen = np.isfinite(truth).all(axis=1)
     values = np.where(seen, metrics.overlaps(boxes, np.nan_to_num(truth)), np.nan)
-    plot.line(indices, values.tolist(), [_OVERLAP_COLOUR] * len(indices))
+    plot.pieces(indices, values.tolist(), [_OVERLAP_COLOUR] * len(indices))
     return plot.image
 
 
@@ -337,28 +325,16 @@ def _plot_latency(run: Run, width: int, height: int, marks: list[int]) -> Image:
     values = [run.observations[index].latency * 1000 for index in indices]
     processing = [run.observations[index].processing * 1000 for index in indices]
     top = float(np.percentile(values, 99)) * 1.35 if values else 1.0
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000) if top / step <= 6)
     title = "latency from the image's stamp to the box received, ms; dim: the node's own processing"
     plot = _Plot(run, width, height, title, (0.0, max(top, 1.0)))
-    plot.axes([float(tick) for tick in np.arange(0, top, step)], "", marks)
-    plot.line(indices, processing, [(120, 104, 84)] * len(indices))
-    plot.line(indices, values, [_LATENCY_COLOUR] * len(indices))
+    plot.axes(ticks(0.0, max(top, 1.0), 6), marks)
+    plot.pieces(indices, processing, [(120, 104, 84)] * len(indices))
+    plot.pieces(indices, values, [_LATENCY_COLOUR] * len(indices))
     if values:
         median = float(np.median(values))
-        cv2.line(plot.image, (plot.left, plot.y(median)), (width - plot.right, plot.y(median)), _INK, 1)
-        text = f"p50 {median:.1f}"
-        left, baseline = width - plot.right - _width(text, 0.42) - 4, plot.y(median) - 6
-        plot.image[baseline - 13 : baseline + 4, left - 4 : width - plot.right] = _PANEL
-        _text(plot.image, text, left, baseline, 0.42, _INK)
+        cv2.line(plot.image, (plot.left, plot.y(median)), (width - plot.right, plot.y(median)), INK, 1)
+        plot.label(f"p50 {median:.1f}", width, plot.y(median) - 6)
     return plot.image
-
-
-def _text(image: Image, text: str, x: int, y: int, scale: float, colour: tuple[int, int, int]) -> None:
-    cv2.putText(image, text, (x, y), _FONT, scale, colour, 1, cv2.LINE_AA)
-
-
-def _width(text: str, scale: float) -> int:
-    return int(cv2.getTextSize(text, _FONT, scale, 1)[0][0])
 
 
 def _spread(values: list[float]) -> dict[str, float] | None:

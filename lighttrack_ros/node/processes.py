@@ -21,6 +21,7 @@ from lighttrack_ros.models import Model
 from lighttrack_ros.node.transport import transport_environment, tune_malloc
 
 _START_LIMIT = 90.0  # seconds for a node to load its model on a slow machine
+_STOP_LIMIT = 15.0  # seconds for a process to end in order
 
 
 def prepare_environment() -> None:
@@ -37,12 +38,11 @@ def node_command(namespace: str, model: Model, backend: str) -> list[str]:
     ]  # fmt: skip
 
 
-def camera_command(source: str, topic: str, rate: float, stamps: Path) -> list[str]:
+def camera_command(source: str, topic: str, rate: float, stamps: Path, bag_topic: str | None = None) -> list[str]:
     """`lighttrack replay`; further options may follow. `stamps` is for `read_stamps`."""
-    return [
-        sys.executable, "-m", "lighttrack_ros", "replay", source, "--topic", topic,
-        "--rate", str(rate), "--preload", "--log", str(stamps),
-    ]  # fmt: skip
+    topics = ["--topic", topic] if bag_topic is None else ["--topic", bag_topic, "--publish-as", topic]
+    options = ["--rate", str(rate), "--preload", "--log", str(stamps)]
+    return [sys.executable, "-m", "lighttrack_ros", "replay", source, *topics, *options]
 
 
 class Child:
@@ -89,7 +89,7 @@ class Child:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
-                self._process.wait(timeout=5)
+                self._process.wait(timeout=_STOP_LIMIT)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
     if args.ping_pong:
         clip.and_back()
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context(args.log.open("w", encoding="utf-8")) if args.log is not None else None
+        # Line by line, so that it is whole even if this process is killed.
+        log = stack.enter_context(args.log.open("w", 1, encoding="utf-8")) if args.log is not None else None
         camera = stack.enter_context(_Camera(clip, args))
         try:
             if not args.no_wait:

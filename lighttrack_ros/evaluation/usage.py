@@ -1,0 +1,36 @@
+"""What processes take of this machine: processor time and resident memory, from /proc."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Usage(NamedTuple):
+    """Of one process, all its threads together."""
+
+    cpu_seconds: float  # since it was started
+    resident_bytes: int
+
+
+def usage_of(pid: int) -> Usage:
+    """Raises OSError when there is no such process."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rsplit(")", 1)[1].split()
+    user, system, resident = int(fields[11]), int(fields[12]), int(fields[21])
+    return Usage((user + system) * _TICK, resident * _PAGE)
+
+
+def busy_seconds() -> float:
+    """Time that everybody together spent on the CPUs that this process may run on, since the machine was started."""
+    ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    busy = 0.0
+    for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
+        name, *ticks = line.split()
+        if name in ours:
+            user, nice, system, _, _, interrupts, soft_interrupts = (int(value) for value in ticks[:7])
+            busy += (user + nice + system + interrupts + soft_interrupts) * _TICK
+    return busy
