@@ -21,14 +21,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("lighttrack_ros.node.replay", "publish a rosbag2, a video or a folder of frames as a camera"),
     "scene": ("lighttrack_ros.evaluation.scene_files", "write the generated scene as a sequence or a rosbag2"),
     "evaluate": ("lighttrack_ros.evaluation.evaluate", "one-pass evaluation on sequences with ground truth"),
+    "fit-session": (
+        "lighttrack_ros.evaluation.fit_session",
+        "find out on sequences from what confidence on a model may be believed",
+    ),
     "bench": ("lighttrack_ros.evaluation.bench", "what each network costs on this machine"),
+    "calibrate": ("lighttrack_ros.calibrate", "measure on sequences what a model needs to run in int8"),
     "compile": ("lighttrack_ros.compile", "compile a model for this machine's GPU with TensorRT"),
     "selftest": (
         "lighttrack_ros.evaluation.selftest",
         "compare TensorRT on this machine with ONNX Runtime, and time it",
     ),
     "import": ("lighttrack_ros.networks.importer", "turn a published checkpoint into a model folder"),
-    "train": ("lighttrack_ros.training.train", "train or distil a LightTrack model"),
+    "tune-exits": ("lighttrack_ros.evaluation.tune_exits", "set a DyTrack's thresholds from held-out videos"),
+    "train": ("lighttrack_ros.training.train", "train or distil a LightTrack or DyTrack model"),
     "download": ("lighttrack_ros.networks.download", "fetch a published checkpoint and import it"),
 }
 

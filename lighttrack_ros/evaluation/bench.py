@@ -15,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--rounds", type=int, default=20, help="runs of each (default: %(default)s)")
     models.add_argument("--threads", type=int, default=0, help="CPU threads a run; 0: all")
     models.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    exits = questions.add_parser("exits", help="what a trained DyTrack's exits save and lose (needs torch)")
+    _add_exits_arguments(exits)
     latency = questions.add_parser("latency", help="from an image's stamp to its box in another process, over ROS 2")
     _add_latency_arguments(latency)
 
@@ -24,9 +26,23 @@ def run(args: argparse.Namespace) -> int:
         from lighttrack_ros.node import bench_latency
 
         return bench_latency.run(args)
+    if args.question == "exits":
+        from lighttrack_ros.networks import bench_exits
+
+        return bench_exits.run(args)
     from lighttrack_ros.networks import bench_models
 
     return bench_models.run(args)
+
+
+def _add_exits_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="name or folder of a DyTrack model")
+    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder a sequence inside")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these sequences alone")
+    parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these sequences out")
+    parser.add_argument("--against", metavar="MODEL", help="a model of the same exits to compare with, exit by exit")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: the backend chooses")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
 
 
 def _add_latency_arguments(parser: argparse.ArgumentParser) -> None:
