@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import signal
 import time
 from pathlib import Path
@@ -15,7 +16,12 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 from node_harness import ROOT, NodeProcess, node_command  # noqa: E402
 
 from lighttrack_ros.node.parameters import Parameters  # noqa: E402
-from lighttrack_ros.node.transport import fastdds_profile, transport_environment  # noqa: E402
+from lighttrack_ros.node.transport import (  # noqa: E402
+    CAMERA_PROFILE,
+    TRACKER_PROFILE,
+    fastdds_profile,
+    transport_environment,
+)
 
 
 def test_transitions_there_and_back_twice(start, clip):
@@ -189,13 +195,29 @@ def test_a_transition_that_is_not_possible_does_not_end_the_node(start):
 
 
 def test_the_transport_environment_leaves_a_choice_alone():
-    assert fastdds_profile() == ROOT / "config/fastdds_shm.xml"
+    assert fastdds_profile(CAMERA_PROFILE) == ROOT / "config/fastdds_shm.xml"
     profile = {name for name in transport_environment({}) if name.endswith("PROFILES_FILE")}
     assert len(profile) == 1
     for chosen in ("FASTDDS_BUILTIN_TRANSPORTS", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
         added = transport_environment({chosen: "mine"})
         assert not {name for name in added if "FAST" in name}
         assert added["MALLOC_MMAP_THRESHOLD_"] == str(32 << 20)
+
+
+def test_the_tracker_takes_its_own_profile_where_the_cameras_is_set_for_all():
+    for_all = transport_environment({})
+    variables = [name for name in for_all if name.endswith("PROFILES_FILE")]
+    for environment in ({}, for_all, {"FASTRTPS_DEFAULT_PROFILES_FILE": for_all[variables[0]]}):
+        added = transport_environment(environment, TRACKER_PROFILE)
+        assert [added[name] for name in variables] == [str(ROOT / "config/fastdds_tracker.xml")]
+
+
+@pytest.mark.parametrize("name", [CAMERA_PROFILE, TRACKER_PROFILE])
+def test_a_profiles_segment_has_room_for_its_largest_message(name):
+    # Fast DDS leaves shared memory out altogether where it has not, without a word.
+    text = (ROOT / "config" / name).read_text(encoding="utf-8")
+    room, message = (int(re.search(f"<{tag}>([0-9]+)<", text)[1]) for tag in ("segment_size", "maxMessageSize"))
+    assert room >= message
 
 
 def shared_memory(process: int | str) -> set[str]:

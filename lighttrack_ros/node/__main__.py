@@ -17,10 +17,10 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
 
-    from lighttrack_ros.node.transport import transport_environment, tune_malloc
+    from lighttrack_ros.node.transport import TRACKER_PROFILE, transport_environment, tune_malloc
 
     tune_malloc()
-    os.environ.update(transport_environment())
+    os.environ.update(transport_environment(profile=TRACKER_PROFILE))
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor

@@ -24,25 +24,31 @@ _CHOICES = (
 )
 
 
-def transport_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+CAMERA_PROFILE, TRACKER_PROFILE = "fastdds_shm.xml", "fastdds_tracker.xml"
+
+
+def transport_environment(environment: Mapping[str, str] = os.environ, profile: str = CAMERA_PROFILE) -> dict[str, str]:
     """Variables to add to the environment of a process that sends or receives images, in any language.
 
     Args:
-        environment: what the process would have otherwise; a Fast DDS set-up in it is left alone.
+        environment: what the process would have otherwise; a Fast DDS set-up in it is left alone, unless it is
+            the camera's profile, which a shell or a launch file has for all that it starts.
+        profile: a file of config/; a process that only receives needs less shared memory of its own.
     """
     added = {f"MALLOC_{name}_": str(value) for name, (_, value) in _MALLOC.items()}
-    profile = fastdds_profile()
-    if profile is not None and not any(environment.get(name) for name in _CHOICES):
-        added.update({name: str(profile) for name in _profile_variables(environment)})
+    path = fastdds_profile(profile)
+    chosen = {Path(environment[name]).resolve() for name in _CHOICES if environment.get(name)}
+    if path is not None and chosen <= {fastdds_profile(CAMERA_PROFILE)}:
+        added.update({name: str(path) for name in _profile_variables(environment)})
     return added
 
 
-def fastdds_profile() -> Path | None:
-    """The profile shipped with this package, wherever it was installed."""
+def fastdds_profile(name: str) -> Path | None:
+    """A profile shipped with this package, wherever it was installed."""
     prefixes = [sys.prefix, *os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)]
     folders = [Path(__file__).resolve().parents[2], *(Path(prefix) / "share/lighttrack_ros" for prefix in prefixes)]
-    candidates = [folder / "config" / "fastdds_shm.xml" for folder in folders]
-    return next((path for path in candidates if path.is_file()), None)
+    candidates = [folder / "config" / name for folder in folders]
+    return next((path.resolve() for path in candidates if path.is_file()), None)
 
 
 def tune_malloc() -> None:
