@@ -226,8 +226,8 @@ def test_a_run_of_another_recipe_is_not_taken_up(tmp_path: Path, scene_clips: li
     supply = Supply(PairSource(Library(scene_clips, CPU), PairSettings(photo=0), 1), None, None, 4)
     recipe = Recipe(architecture=LITE, steps=1, pairs_count=4, batch_size=4, workers=0)
     Trainer(fabric, LightTrackObjective(_network(LITE), recipe.losses), supply, recipe, tmp_path).run()
+    other = LightTrackObjective(_network(SMALL), recipe.losses)
     with pytest.raises(LightTrackError, match="another recipe"):
-        other = LightTrackObjective(_network(SMALL), recipe.losses)
         Trainer(fabric, other, supply, dataclasses.replace(recipe, architecture=SMALL), tmp_path)
 
 
