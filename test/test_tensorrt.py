@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -36,6 +37,7 @@ FIRST, SECOND = {"side": 6}, {"side": 4}
 def cache(tmp_path, monkeypatch) -> Path:
     _tensorrt_is_here.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("lighttrack_ros.trackers._COMPARED_FRAMES", 2)  # drawing them takes most of the time
     return tmp_path / "cache/lighttrack_ros/plans"
 
 
@@ -454,7 +456,7 @@ def scene():
 @pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
 def test_a_whole_tracker_gives_onnxruntimes_boxes(scene, binding, integrated):
     """The engines' hand-over inside a tracker, two targets one after the other; after the load nothing is new."""
-    model = load_model(Path(__file__).resolve().parents[1] / "engines/lighttrack_nano")
+    model = load_model(NANO)
     reference = create_tracker(model, "onnxruntime", 1)
     with installed(Gpu(integrated=integrated), binding) as gpu:
         tracker = create_tracker(model, "tensorrt-fp32")
@@ -483,17 +485,72 @@ def test_an_engine_that_nobody_closes_gives_all_back(graphs):
             np.asarray(outputs["features"])
 
 
-def test_compile_list_and_prune(capsys, monkeypatch):
-    nano = str(Path(__file__).resolve().parents[1] / "engines/lighttrack_nano")
-    with installed(Gpu(name="Old")):
-        assert main(["compile", nano]) == 0
+NANO = Path(__file__).resolve().parents[1] / "engines/lighttrack_nano"
+DISTORTIONS = {
+    "not finite": lambda output: np.full_like(output, np.nan),
+    "boxes": lambda output: output * np.float32(1.5) if output.shape[1] == 4 else output,
+    "scores": lambda output: output - np.float32(4) if output.shape[1] == 1 else output,
+}
+
+
+def test_what_was_compiled_is_compared_with_onnxruntime_once(caplog):
+    caplog.set_level(logging.INFO)
+
+    def comparisons() -> int:
+        with installed(Gpu()):
+            create_tracker(load_model(NANO), "tensorrt").close()
+        said = [record for record in caplog.records if "against ONNX Runtime" in record.message]
+        caplog.clear()
+        return len(said)
+
+    assert comparisons() == 1
+    assert comparisons() == 0
+    entries = PlanCache().entries()
+    assert len(entries) == 3
+    assert all(re.match(r"boxes differ by 0\.\d+ px .* on 2 frames", entry.checked) for entry in entries)
+    # Killed between compiling and comparing.
+    facts = entries[0].path.with_suffix(".json")
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"checked": ""}))
+    assert comparisons() == 1
+    assert comparisons() == 0
+
+
+@pytest.mark.parametrize("distortion", DISTORTIONS)
+def test_plans_that_see_something_else_are_refused_and_not_kept(caplog, distortion):
     with installed(Gpu()) as gpu:
-        assert main(["compile", nano, "--precision", "fp16"]) == 0
+        gpu.distort = DISTORTIONS[distortion]
+        with pytest.raises(LightTrackError, match=r"lighttrack_nano in fp16, compiled by tensorrt 10.* does not see"):
+            create_tracker(load_model(NANO), "tensorrt")
+        assert PlanCache().entries() == []
+        tracker = create_tracker(load_model(NANO), "auto")
+        assert tracker.backend == "onnxruntime"
+        tracker.close()
+        assert [r for r in caplog.records if "running on ONNX Runtime instead: lighttrack_nano in fp16" in r.message]
+        assert PlanCache().entries() == []
+
+
+@pytest.fixture
+def sequence(tmp_path) -> Path:
+    frames = [frame for frame, _ in zip(Scene(3, 320, 240), range(4), strict=False)]
+    folder = tmp_path / "sequences/short"
+    (folder / "img").mkdir(parents=True)
+    for index, frame in enumerate(frames):
+        cv2.imwrite(str(folder / f"img/{index:04d}.png"), frame.image)
+    (folder / "groundtruth.txt").write_text("".join(",".join(map(str, frame.box)) + "\n" for frame in frames))
+    return folder.parent
+
+
+def test_compile_list_and_prune(capsys, monkeypatch):
+    with installed(Gpu(name="Old")):
+        assert main(["compile", str(NANO), "--frames", "2"]) == 0
+    with installed(Gpu()) as gpu:
+        assert main(["compile", str(NANO), "--precision", "fp16", "--frames", "2"]) == 0
         assert gpu.calls.count("build_serialized_network") == 3  # template, two search sizes
-        assert "lighttrack_nano is ready in fp16 after" in capsys.readouterr().out
+        assert "lighttrack_nano is compiled in fp16" in capsys.readouterr().out
         assert main(["compile", "--list"]) == 0
         listed = capsys.readouterr().out
         assert "lighttrack_nano/search.onnx side=288 fp16 for Double with tensorrt 10.3.0, CUDA 12.6" in listed
+        assert listed.count("boxes differ by 0.") == 6
         assert "6 plans" in listed
         assert main(["compile", "--prune"]) == 0
         assert capsys.readouterr().out.count("for Old") == 3
@@ -503,17 +560,51 @@ def test_compile_list_and_prune(capsys, monkeypatch):
         assert PlanCache().entries() == []
 
 
-def test_selftest_compares_times_and_reports(capsys, tmp_path):
-    nano = str(Path(__file__).resolve().parents[1] / "engines/lighttrack_nano")
-    with installed(Gpu()):
-        assert main(["selftest", "--gpu", nano, "--frames", "3", "--json", str(tmp_path / "figures.json")]) == 0
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["machine"]["gpu"] == "Double"
-    assert [row["precision"] for row in figures["models"]] == ["fp32", "fp16"]
-    for row in figures["models"]:
-        assert row["least_overlap"] > 0.95
-        assert set(row["networks"]) == {"template.onnx", "search.onnx"}
-    assert "update p50" in capsys.readouterr().out
+def test_compile_compares_on_the_users_frames(capsys, sequence):
+    arguments = ["compile", str(NANO), "--sequences", str(sequence)]
+    with installed(Gpu()) as gpu:
+        assert main([*arguments, "--frames", "3"]) == 0
+        printed = capsys.readouterr().out
+        assert f"Differences to ONNX Runtime in fp32 on 3 frames of {sequence}:" in printed
+        rows = [line.split() for line in printed.splitlines()]
+        (pixels,) = (row[2:] for row in rows if row[:2] == ["box,", "pixels"])
+        assert 0 <= float(pixels[0]) <= float(pixels[2]) < 0.5
+        # Good on the generated scene, bad on the user's: refused all the same.
+        assert len(PlanCache().entries()) == 3
+        gpu.distort = DISTORTIONS["boxes"]
+        assert main(arguments) == 1
+        assert "boxes' median overlap is 0." in capsys.readouterr().err
+        assert PlanCache().entries() == []
+
+
+def test_selftest_compares_times_and_reports(capsys, tmp_path, sequence):
+    arguments = ["selftest", "--gpu", str(NANO), "--sequences", str(sequence), "--json", str(tmp_path / "figures.json")]
+    with installed(Gpu(), "pycuda") as gpu:
+        assert main([*arguments, "--frames", "3"]) == 0
+        printed = capsys.readouterr().out
+        figures = json.loads((tmp_path / "figures.json").read_text())
+        assert json.loads(printed[printed.index("{") :]) == figures
+        assert figures["machine"]["gpu"] == "Double"
+        assert [row["precision"] for row in figures["models"]] == ["fp32", "fp16"]
+        for row in figures["models"]:
+            assert row["problem"] == ""
+            assert row["compared_frames"] == 3
+            assert row["overlap"]["least"] > 0.95
+            assert list(row["update_ms"]) == ["p50", "p95", "p99", "max"]
+            assert set(row["networks"]) == {"template.onnx", "search.onnx"}
+            for times in row["networks"].values():
+                assert times["gpu_ms"]["p50"] >= 1
+                assert 0 < times["host_ms"]["p50"] <= times["host_ms"]["p95"] <= times["host_ms"]["p99"]
+        assert "lighttrack_nano fp16: agrees with ONNX Runtime" in printed
+        gpu.distort = DISTORTIONS["boxes"]
+        assert main([*arguments, "--frames", "3"]) == 1
+        assert "do not use this here: lighttrack_nano in fp32: " in capsys.readouterr().err
+        figures = json.loads((tmp_path / "figures.json").read_text())
+        assert all("median overlap" in row["problem"] for row in figures["models"])
+        gpu.distort = DISTORTIONS["not finite"]
+        assert main([*arguments, "--frames", "3"]) == 1
+        figures = json.loads((tmp_path / "figures.json").read_text())
+        assert all("not finite" in row["problem"] for row in figures["models"])
 
 
 @pytest.fixture(scope="module")

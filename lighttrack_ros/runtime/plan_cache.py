@@ -43,6 +43,7 @@ class Entry:
     key: PlanKey
     seconds: float  # that it took to compile
     size: int  # bytes
+    checked: str  # how its results compare with the fp32 graph's; empty before anybody compared them
 
 
 class PlanCache:
@@ -65,9 +66,21 @@ class PlanCache:
 
     def store(self, key: PlanKey, plan: bytes, model: str, seconds: float) -> None:
         """Raises OSError where the folder cannot be written."""
-        facts = {"model": model, "seconds": round(seconds, 3), "key": asdict(key)}
+        facts = {"model": model, "seconds": round(seconds, 3), "checked": "", "key": asdict(key)}
         _write(self.path(key).with_suffix(".json"), json.dumps(facts, indent=1).encode())
         _write(self.path(key), plan)
+
+    def is_checked(self, key: PlanKey) -> bool:
+        """Whether the results of this plan were compared with the fp32 graph's and found good."""
+        with contextlib.suppress(OSError, ValueError):
+            return bool(json.loads(self.path(key).with_suffix(".json").read_bytes()).get("checked"))
+        return False
+
+    def check(self, key: PlanKey, result: str) -> None:
+        """Note that the plan's results are good, and how good. Raises OSError where the folder cannot be written."""
+        path = self.path(key).with_suffix(".json")
+        with contextlib.suppress(FileNotFoundError, ValueError):  # of a plan that is not kept
+            _write(path, json.dumps(json.loads(path.read_bytes()) | {"checked": result}, indent=1).encode())
 
     def load_timings(self, key: PlanKey) -> bytes:
         with contextlib.suppress(OSError):
@@ -100,7 +113,8 @@ class PlanCache:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 facts = json.loads(path.with_suffix(".json").read_bytes())
                 stat = path.stat()
-                entry = Entry(path, facts["model"], PlanKey(**facts["key"]), float(facts["seconds"]), stat.st_size)
+                key, seconds = PlanKey(**facts["key"]), float(facts["seconds"])
+                entry = Entry(path, facts["model"], key, seconds, stat.st_size, facts.get("checked", ""))
                 found.append((stat.st_mtime, entry))
         return [entry for _, entry in sorted(found, key=lambda item: item[0], reverse=True)]
 
