@@ -19,7 +19,7 @@ from lighttrack_ros.runtime import load_engine
 
 OPSET = 17
 _Network = TypeVar("_Network", bound=nn.Module)
-_FREE = {"crop": {0: "side", 1: "side"}, "logits": {2: "n", 3: "n"}, "distances": {2: "n", 3: "n"}}
+_FREE = {"crop": {0: "side", 1: "side"}, **{name: {2: "n", 3: "n"} for name in ("logits", "distances", "features")}}
 _TOLERANCE = 1e-3  # of the largest value of an output; fp32 graphs stay a hundred times below
 
 
@@ -40,7 +40,8 @@ def export_lighttrack(
 
     Both take `crop`, (side, side, 3) uint8 BGR with the free dimension `side`. The template graph gives
     `template_features` (1, cells, channels); the search graph takes them too and gives `logits`
-    (1, 1, n, n) and `distances` (1, 4, n, n). All that depends on the template alone is in the former.
+    (1, 1, n, n), `distances` (1, 4, n, n) and `features` (1, channels, n, n), those that are matched with
+    the template: they tell a session how the target looks. All that depends on the template alone is in the former.
 
     Args:
         network: any device and mode; it is not changed.
@@ -55,7 +56,7 @@ def export_lighttrack(
     template, search = _Template(on_bytes), _Search(on_bytes)
     crop = torch.zeros(template_size, template_size, 3, dtype=torch.uint8)
     export_graph(template, (crop,), template_graph, ["crop"], ["template_features"], _FREE)
-    inputs, outputs = ["crop", "template_features"], ["logits", "distances"]
+    inputs, outputs = ["crop", "template_features"], ["logits", "distances", "features"]
     export_graph(search, (crop, template(crop)), search_graph, inputs, outputs, _FREE)
 
     crop = random_crop(template_size)
@@ -64,11 +65,12 @@ def export_lighttrack(
     differences = compare_graph(template_graph, {"crop": crop}, {"template_features": features}, free)
     for side in search_sizes:
         crop = random_crop(side)
-        logits, distances = network(features, normalised(crop))
+        image = normalised(crop)
+        logits, distances = network(features, image)
         differences += compare_graph(
             search_graph,
             {"crop": crop, "template_features": features},
-            {"logits": logits, "distances": distances},
+            {"logits": logits, "distances": distances, "features": network.search_features(image)},
             {"side": side},
         )
     return differences
@@ -115,9 +117,9 @@ class _Search(OnBytes):
         super().__init__()
         self.network = network
 
-    def forward(self, crop: Tensor, template_features: Tensor) -> tuple[Tensor, Tensor]:
-        logits, distances = self.network(template_features, self.image(crop))
-        return logits, distances
+    def forward(self, crop: Tensor, template_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.network.search_features(self.image(crop))
+        return *self.network.match(template_features, features), features
 
 
 def export_graph(

@@ -84,12 +84,14 @@ _Kind = TypeVar("_Kind", bound=HyperParameters)
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """When an estimate may be believed; see docs/lost.md for how the values were found.
+    """When an estimate may be believed; see docs/lost.md, and `lighttrack fit-session` for how values are found.
 
-    The confidence that a session reports is 1 / (1 + exp(-slope (log odds of the network's score - midpoint))).
+    The confidence that a session reports is 1 / (1 + exp(-slope (log odds of the network's score
+    - unlikeness (1 - cosine) - midpoint))), the cosine being that of how the target looks and how it looked at first.
     """
 
-    midpoint: float = field(default=0.0, metadata={"range": (-20, 20)})  # log odds where there or gone are as likely
+    unlikeness: float = field(default=0.0, metadata={"range": (0, 1000)})  # log odds that looking unlike takes away
+    midpoint: float = field(default=0.0, metadata={"range": (-100, 100)})  # log odds where there or gone are as likely
     slope: float = field(default=1.0, metadata={"range": (0.01, 100)})
     uncertain: float = 0.3  # confidence under which the target is uncertain
     lost_frames: int = 5  # so many frames in a row under it: the target is lost

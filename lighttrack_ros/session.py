@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+import numpy as np
+import numpy.typing as npt
+
 from lighttrack_ros.geometry import Box, clip_box, context_side
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import SessionSettings
 from lighttrack_ros.trackers.base import Estimate, Tracker
 
 NOWHERE = Box(0.0, 0.0, 0.0, 0.0)
+_FIRST_LOOKS = 10  # frames at the start from which it is learnt how the target looks
 
 
 class State(IntEnum):
@@ -62,6 +66,7 @@ class Session:
         self._seen = NOWHERE  # the tracker's target when it was last believed
         self._doubtful = 0  # frames in a row on which an uncertain one was not confirmed
         self._convincing = 0  # frames in a row on which an uncertain or lost one was found, at one place
+        self._looks = Looks()
         self._places: Iterator[Box] = iter(())
 
     def start(self, frame: Frame, box: Box) -> Report:
@@ -94,6 +99,7 @@ class Session:
             self._judge(confidence, expected, frame)
         if self._state == State.TRACKING:
             self._seen = self._tracker.target
+            self._looks.learn(estimate)
         if self._state == State.LOST:
             return self._report(frame, self._seen, 0.0, estimate)
         return self._report(frame, estimate.box, confidence, estimate)
@@ -119,10 +125,36 @@ class Session:
 
     def _confidence(self, estimate: Estimate) -> float:
         """How likely it is that the target is in view, by the model's own record; see docs/lost.md."""
-        score = estimate.confidence if estimate.evidence is None else estimate.evidence
-        score = min(max(score, 1e-12), 1 - 1e-12)
-        log_odds = math.log(score / (1 - score))
-        return 1 / (1 + math.exp(-self._settings.slope * (log_odds - self._settings.midpoint)))
+        settings = self._settings
+        evidence = log_odds(estimate) - settings.unlikeness * self._looks.unlike(estimate)
+        return 1 / (1 + math.exp(-settings.slope * (evidence - settings.midpoint)))
+
+
+class Looks:
+    """How a target looked when it was first tracked; says how much something else looks unlike it."""
+
+    def __init__(self) -> None:
+        self._sum: npt.NDArray[np.float32] | None = None
+        self._count = 0
+
+    def learn(self, estimate: Estimate) -> None:
+        """Take in how a target that is believed in looks; only the first few count."""
+        if estimate.appearance is not None and self._count < _FIRST_LOOKS:
+            self._sum = estimate.appearance.copy() if self._sum is None else self._sum + estimate.appearance
+            self._count += 1
+
+    def unlike(self, estimate: Estimate) -> float:
+        """1 - cosine of how this looks and how the target looked; 0 where nothing is known."""
+        if estimate.appearance is None or self._sum is None:
+            return 0.0
+        return 1 - float(estimate.appearance @ self._sum) / max(float(np.linalg.norm(self._sum)), 1e-12)
+
+
+def log_odds(estimate: Estimate) -> float:
+    """Of the network's score that the target is in view; within +-27.6."""
+    score = estimate.confidence if estimate.evidence is None else estimate.evidence
+    score = min(max(score, 1e-12), 1 - 1e-12)
+    return math.log(score / (1 - score))
 
 
 def _near(found: Box, expected: Box) -> bool:

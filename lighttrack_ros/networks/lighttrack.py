@@ -146,13 +146,17 @@ class LightTrack(nn.Module):
         return features
 
     def forward(self, template_features: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Match a search image against `template_features`.
+        """Match a search image against `template_features`; see `match`."""
+        return self.match(template_features, self.search_features(image))
+
+    def match(self, template_features: Tensor, search_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Match a search image's features against the template's.
 
         Returns:
             logits (B, 1, n, n), before the sigmoid; distances (B, 4, n, n): left, top, right, bottom
             from the cell's point to the sides of the box, pixels of the search image, not negative.
         """
-        fused = self.feature_fusor(template_features, self.search_features(image))
+        fused = self.feature_fusor(template_features, search_features)
         return self.head.cls_logits(fused), self.head.reg_distances(fused)
 
 

@@ -6,6 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame
@@ -20,6 +23,8 @@ class Estimate:
         confidence: the network's own score, 0..1, before any penalty; what it is worth differs
             from model to model, see `session`.
         evidence: score, 0..1, that the target is anywhere in the search region; None where `confidence` is that.
+        appearance: how what is in the box looks to the network, (channels,) float32 of length 1; None where the
+            network does not say.
         network: when the network was started and when its outputs were there, time.perf_counter().
         exit_index: exit after which the network stopped, from 0; -1 for networks without exits.
     """
@@ -28,6 +33,7 @@ class Estimate:
     confidence: float
     exit_index: int = -1
     evidence: float | None = None
+    appearance: npt.NDArray[np.float32] | None = field(default=None, compare=False)
     network: tuple[float, float] | None = field(default=None, compare=False)
 
 

@@ -1,0 +1,341 @@
+"""`lighttrack fit-session`: from what confidence on a model's target may be believed, found out on sequences.
+
+The tracker follows every sequence as it is, and again with the target taken out for a while (`absence`). A
+logistic regression parts the frames that it follows well from those without a target; the session's thresholds
+are read off the two distributions; then real sessions go through all of it once more, to see what that is worth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation import absence, sequences
+from lighttrack_ros.evaluation.video import check_writable
+from lighttrack_ros.geometry import Box, intersection_over_union
+from lighttrack_ros.image import from_bgr
+from lighttrack_ros.models import DEFAULT_MODEL, SessionSettings, load_model, save_model
+from lighttrack_ros.session import Looks, Session, State, log_odds
+from lighttrack_ros.trackers import create_tracker
+from lighttrack_ros.trackers.base import Tracker
+
+AS_IT_IS = "as it is"
+FOLLOWED, MISSED = 0.4, 0.1  # overlap with the truth from which a target is followed, and under which it is not
+MAY_DOUBT = 0.05  # share of the followed frames that may be uncertain
+MAY_LOSE = 0.01  # share of the followed frames on which the doubt may have lasted until the target counts as lost
+MAY_RETURN = 0.05  # share of the frames without target that may seem good enough to be believed again
+MUST_RETURN = 0.85  # share of the followed frames that must be
+LOST_FRAMES = range(3, 16)
+SOON = 5  # frames that a session may take until it doubts, and 2 SOON to find the target again
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A sequence to follow, as it is or staged; `gone` is the first frame of a staged absence, else the last frame."""
+
+    kind: str
+    name: str
+    frames: list[absence.Pixels] | sequences.FrameSource
+    truth: Floats
+    gone: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a tracker said of one clip, a row a frame from the second on.
+
+    Attributes:
+        evidence: (frames, 2) float64: log odds of the score, and how unlike the start it looks.
+        overlap: (frames,) float64 with the truth; nan where there is no target.
+    """
+
+    evidence: Floats
+    overlap: Floats
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help="name or folder (default: %(default)s)")
+    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="with ground truth; a folder each")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these sequences alone")
+    parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these sequences out")
+    parser.add_argument(
+        "--test", nargs="+", default=[], metavar="NAME", help="judge the result on these, and fit on the others"
+    )
+    parser.add_argument("--keep", action="store_true", help="judge the settings that the model has; fit nothing")
+    parser.add_argument("--write", action="store_true", help="write the result into the model's model.yaml")
+    parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads a step; 0: the backend chooses")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write settings and figures to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.keep and args.write:
+        raise LightTrackError("--keep and --write: with nothing fitted there is nothing to write")
+    found = sequences.find_sequences(args.sequences, args.only, args.skip)
+    found = [sequence for sequence in found if sequence.truth is not None]
+    unknown = sorted(set(args.test) - {sequence.name for sequence in found})
+    if unknown:
+        raise LightTrackError(f"--test: no sequence with ground truth named {', '.join(unknown)} in {args.sequences}")
+    if len(found) - len(args.test) < 2:
+        raise LightTrackError(f"{args.sequences}: {len(found)} sequences with ground truth, expected at least 2 to fit")
+    if args.json is not None:
+        check_writable(args.json)
+    model = load_model(args.model)
+    tracker = create_tracker(model, args.backend, args.threads)
+    try:
+        settings = model.session
+        if not args.keep:
+            to_fit = [sequence.name for sequence in found if sequence.name not in args.test]
+            settings = fit([record(tracker, clip) for clip in _with_progress(found, to_fit, "following")])
+        _print_settings(settings)
+        to_judge = args.test or [sequence.name for sequence in found]
+        verdicts = [judge(tracker, settings, clip) for clip in _with_progress(found, to_judge, "judging")]
+    finally:
+        tracker.close()
+    table = [_figures(kind, verdicts) for kind in (AS_IT_IS, *absence.KINDS)]
+    _print_table(table)
+    if args.json is not None:
+        text = json.dumps({"session": dataclasses.asdict(settings), "kinds": table}, indent=2)
+        args.json.write_text(text + "\n", encoding="utf-8")
+    if args.write:
+        save_model(dataclasses.replace(model, session=settings))
+        print(f"written to {model.folder / 'model.yaml'}")
+    return 0
+
+
+def record(tracker: Tracker, clip: Clip) -> Record:
+    """Follow a clip without a session, as far as the target is gone for so long that it would count as lost."""
+    evidence, overlaps = [], []
+    looks = Looks()
+    for index, (frame, truth) in enumerate(zip(clip.frames, clip.truth, strict=False)):
+        if index == 0:
+            tracker.init(from_bgr(frame), Box(*map(float, truth)))
+            continue
+        if index >= clip.gone + absence.GONE:
+            break
+        estimate = tracker.update(from_bgr(frame))
+        evidence.append((log_odds(estimate), looks.unlike(estimate)))
+        overlaps.append(_overlap(tracker.target, truth))
+        if index < clip.gone:
+            looks.learn(estimate)
+        while tracker.idle_work():
+            pass
+    return Record(np.array(evidence), np.array(overlaps))
+
+
+def fit(records: Sequence[Record]) -> SessionSettings:
+    """Settings that part followed frames from those without a target.
+
+    Raises:
+        LightTrackError: too few of either.
+    """
+    evidence = np.concatenate([record.evidence for record in records])
+    overlap = np.concatenate([record.overlap for record in records])
+    followed, absent = overlap > FOLLOWED, np.isnan(overlap)
+    if min(followed.sum(), absent.sum()) < 50:
+        raise LightTrackError(
+            f"{followed.sum()} frames on which the target is followed and {absent.sum()} without it, expected 50 of "
+            "each at least: give more sequences, or a model that follows them"
+        )
+    kept = followed | absent
+    weight, unlike, offset = map(float, logistic_regression(evidence[kept], followed[kept]))
+    if unlike >= 0:  # looking unlike must not speak for the target: a network that does not say, or noise
+        weight, offset = map(float, logistic_regression(evidence[kept, :1], followed[kept]))
+        unlike = 0.0
+    if weight <= 0:
+        raise LightTrackError(
+            "the network's score is no higher with a target than without: it cannot tell when it is lost"
+        )
+    settings = SessionSettings(
+        unlikeness=round(-unlike / weight, 2), midpoint=round(-offset / weight, 2), slope=round(weight, 3)
+    )
+    confidence = [_confidence(settings, record.evidence) for record in records]
+    together = np.concatenate(confidence)
+    uncertain = float(np.quantile(together[followed], MAY_DOUBT))
+    uncertain = round(min(max(uncertain, 0.02), 0.6), 2)
+    pairs = np.concatenate(
+        [
+            np.minimum(values[1:], values[:-1])[np.isnan(record.overlap[1:]) & np.isnan(record.overlap[:-1])]
+            for values, record in zip(confidence, records, strict=True)
+        ]
+    )
+    returns = float(np.quantile(pairs, 1 - MAY_RETURN)) if len(pairs) else 0.5
+    found = min(returns, float(np.quantile(together[followed], 1 - MUST_RETURN)))
+    found = round(min(max(found, uncertain + 0.05, 0.3), 0.98), 2)
+    doubts = np.concatenate(
+        [
+            _in_a_row(values < uncertain)[record.overlap > FOLLOWED]
+            for values, record in zip(confidence, records, strict=True)
+        ]
+    )
+    lost_frames = next((n for n in LOST_FRAMES if np.mean(doubts >= n) <= MAY_LOSE), LOST_FRAMES[-1])
+    return dataclasses.replace(settings, uncertain=uncertain, found=found, lost_frames=lost_frames)
+
+
+def logistic_regression(values: Floats, labels: NDArray[np.bool_]) -> Floats:
+    """Weights, one a column, and last the offset; both classes count the same.
+
+    Args:
+        values: (N, columns).
+        labels: (N,), both kinds among them.
+    """
+    mean, spread = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-9)
+    inputs = np.column_stack([(values - mean) / spread, np.ones(len(values))])
+    share = np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum())
+    weights = np.zeros(inputs.shape[1])
+    for _ in range(50):  # Newton's steps, no longer than 2, with a breath of shrinkage for classes that part cleanly
+        predicted = 1 / (1 + np.exp(-inputs @ weights))
+        gradient = inputs.T @ (share * (predicted - labels)) + 1e-4 * weights
+        curvature = (inputs * (share * predicted * (1 - predicted))[:, None]).T @ inputs + 1e-4 * np.eye(len(weights))
+        step = np.linalg.solve(curvature, gradient)
+        weights -= step * min(1.0, 2 / max(float(np.abs(step).max()), 1e-12))
+    weights[:-1] /= spread
+    weights[-1] -= weights[:-1] @ mean
+    return np.asarray(weights, np.float64)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a session said of one clip, a row a frame from the second on; `gone` counts rows."""
+
+    kind: str
+    states: NDArray[np.int64]
+    overlap: Floats  # with the truth; nan where there is no target
+    gone: int
+
+
+def judge(tracker: Tracker, settings: SessionSettings, clip: Clip) -> Verdict:
+    """Send a session through a clip."""
+    session = Session(tracker, settings)
+    states, overlaps = [], []
+    for index, (frame, truth) in enumerate(zip(clip.frames, clip.truth, strict=False)):
+        if index == 0:
+            session.start(from_bgr(frame), Box(*map(float, truth)))
+            continue
+        report = session.step(from_bgr(frame))
+        states.append(int(report.state))
+        overlaps.append(_overlap(report.box, truth))
+        while tracker.idle_work():
+            pass
+    return Verdict(clip.kind, np.array(states), np.array(overlaps), clip.gone - 1)
+
+
+def _with_progress(found: Sequence[sequences.Sequence], names: Sequence[str], what: str) -> Iterator[Clip]:
+    """Every clip of some sequences; what is seen instead of a target may come from all."""
+    pairs = [(sequence, other) for sequence, other in absence.others(found) if sequence.name in names]
+    for sequence, other in tqdm(pairs, desc=what, unit="sequence", leave=False, disable=None):
+        assert sequence.truth is not None
+        yield Clip(AS_IT_IS, sequence.name, sequence.frames, sequence.truth, len(sequence.truth))
+        for kind in absence.KINDS:
+            staged = absence.stage(sequence, kind, other)
+            if staged is not None:
+                yield Clip(kind, sequence.name, staged.frames, staged.truth, staged.gone)
+
+
+def _figures(kind: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Of one kind of clips: shares of frames or clips, None where there are none of these."""
+    clips = [verdict for verdict in verdicts if verdict.kind == kind]
+    if kind == AS_IT_IS:
+        states = np.concatenate([clip.states for clip in clips])
+        overlap = np.concatenate([clip.overlap for clip in clips])
+        followed, missed, absent = states[overlap > FOLLOWED], states[overlap < MISSED], states[np.isnan(overlap)]
+        return {
+            "kind": kind,
+            "clips": len(clips),
+            "followed_frames": len(followed),
+            "followed_uncertain": _share(followed == State.UNCERTAIN),
+            # Where it is lost the box stays; so these are such by chance of where it was.
+            "followed_lost": _share(followed == State.LOST),
+            "frames_lost": _share(states == State.LOST),
+            "missed_frames": int(np.sum((overlap < MISSED) & (states != State.LOST))),
+            "missed_tracking": _share(missed[missed != State.LOST] == State.TRACKING),
+            "absent_tracking": _share(absent == State.TRACKING),
+            "mean_overlap": float(np.nanmean(overlap)),
+        }
+    during = [clip.states[clip.gone : clip.gone + absence.GONE] for clip in clips]
+    after = [
+        (clip.states[clip.gone + absence.GONE :][: 2 * SOON], clip.overlap[clip.gone + absence.GONE :][: 2 * SOON])
+        for clip in clips
+        if len(clip.states) > clip.gone + absence.GONE
+    ]
+    return {
+        "kind": kind,
+        "clips": len(clips),
+        "absent_tracking": _share(np.concatenate([states == State.TRACKING for states in during] or [np.zeros(0)])),
+        "absent_tracking_late": _share(
+            np.concatenate([states[SOON:] == State.TRACKING for states in during] or [np.zeros(0)])
+        ),
+        "ended_lost": _share(np.array([states[-1] == State.LOST for states in during])),
+        "found_again": _share(
+            np.array([bool(np.any((states == State.TRACKING) & (overlap > FOLLOWED))) for states, overlap in after])
+        ),
+        "found_wrong": _share(
+            np.array([bool(states[-1] == State.TRACKING and overlap[-1] < MISSED) for states, overlap in after])
+        ),
+    }
+
+
+def _print_settings(settings: SessionSettings) -> None:
+    print("session:")
+    for name, value in dataclasses.asdict(settings).items():
+        print(f"  {name}: {value}")
+
+
+def _print_table(table: Sequence[dict[str, Any]]) -> None:
+    first = table[0]
+    print(
+        f"\n{first['clips']} sequences as they are, {first['followed_frames']} frames followed (overlap over "
+        f"{FOLLOWED}): uncertain {_percent(first['followed_uncertain'])}; of all frames lost "
+        f"{_percent(first['frames_lost'])}; of {first['missed_frames']} frames that miss the target (overlap under "
+        f"{MISSED}), not counting lost ones, tracking {_percent(first['missed_tracking'])}; mean overlap "
+        f"{first['mean_overlap']:.3f}"
+    )
+    if first["absent_tracking"] is not None:
+        print(f"of their own frames without target tracking: {_percent(first['absent_tracking'])}")
+    print(
+        f"\nTarget taken out for {absence.GONE} frames:\n"
+        f"{'':14} clips  still tracking  past {SOON} frames  lost by the end  found again in {2 * SOON}  something else"
+    )
+    for row in table[1:]:
+        print(
+            f"{row['kind']:14} {row['clips']:5}  {_percent(row['absent_tracking']):>14}  "
+            f"{_percent(row['absent_tracking_late']):>13}  {_percent(row['ended_lost']):>15}  "
+            f"{_percent(row['found_again']):>17}  {_percent(row['found_wrong']):>14}"
+        )
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _share(of: NDArray[np.bool_]) -> float | None:
+    return float(np.mean(of)) if len(of) else None
+
+
+def _confidence(settings: SessionSettings, evidence: Floats) -> Floats:
+    scores = evidence[:, 0] - settings.unlikeness * evidence[:, 1] - settings.midpoint
+    return np.asarray(1 / (1 + np.exp(-settings.slope * scores)), np.float64)
+
+
+def _in_a_row(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many have been set in a row, up to each."""
+    counts = np.zeros(len(flags), np.int64)
+    for index, flag in enumerate(flags):
+        counts[index] = (counts[index - 1] if index else 0) + 1 if flag else 0
+    return counts
+
+
+def _overlap(box: Box, truth: Floats) -> float:
+    return intersection_over_union(box, Box(*map(float, truth))) if np.isfinite(truth).all() else float("nan")
