@@ -1,0 +1,36 @@
+"""The node with a tracker that takes a step for every line on its standard input, and none before it comes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's sources, as for every other process here
+
+from lighttrack_ros.geometry import Box
+from lighttrack_ros.image import Frame
+from lighttrack_ros.node import tracker_node
+from lighttrack_ros.node.__main__ import main
+from lighttrack_ros.trackers.base import Estimate, Tracker
+
+
+class ScriptedTracker(Tracker):
+    """Sure of the box that it was given."""
+
+    backend = "script"
+    target = Box(0.0, 0.0, 1.0, 1.0)
+
+    def init(self, frame: Frame, box: Box) -> None:
+        self.target = box
+
+    def update(self, frame: Frame) -> Estimate:
+        sys.stdin.readline()
+        return Estimate(self.target, 0.999)
+
+    def close(self) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    tracker_node.create_tracker = lambda *_: ScriptedTracker()
+    sys.exit(main())
