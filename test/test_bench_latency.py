@@ -1,0 +1,112 @@
+"""`lighttrack bench latency` as a whole: a bag, a camera, the node, an echo and this process, over DDS."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import islice
+
+import cv2
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("rosbags.rosbag2", reason="needs the extra [bags]")
+
+from node_harness import ROOT, free_domain
+
+from lighttrack_ros import cli
+from lighttrack_ros.evaluation.latency import PARTS
+from lighttrack_ros.evaluation.scene import Scene
+from lighttrack_ros.evaluation.scene_files import save_scene_as_bag
+from lighttrack_ros.node import bench_latency
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bag") / "scene"
+    save_scene_as_bag(islice(Scene(width=320, height=240, fps=30), 15), 30, folder)
+    return folder
+
+
+def bench(*arguments, environment):
+    """In a process of its own: figures of this one's memory and time would be pytest's."""
+    command = [sys.executable, "-m", "lighttrack_ros", "bench", "latency", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def environment():
+    return {**os.environ, "ROS_DOMAIN_ID": str(free_domain())}
+
+
+def test_a_bag_gives_figures_that_add_up_and_a_picture(bag, model, tmp_path, environment):
+    out = bench(
+        "--bag", bag, "--model", model, "--rate", "10", "--runs", "1", "--seconds", "2",
+        "--json", tmp_path / "figures.json", "--plot", tmp_path / "plot.png", environment=environment,
+    )  # fmt: skip
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    for who in ("node", "echo"):
+        frames, latency = figures[who]["frames"], figures[who]["latency_ms"]
+        assert frames["sent"] == frames["received"] + frames["missed"]
+        assert 10 <= frames["sent"] <= 21
+        assert 0 < latency["min"] <= latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["max"]
+        assert set(figures[who]["cpu_percent"]) == {"camera", who, "observer", "others"}
+        assert all(size > 20 for size in figures[who]["memory_mb"].values())
+    parts = figures["node"]["parts_ms"]
+    assert list(parts) == list(PARTS)
+    # The parts are told of all images but those whose word was still on its way.
+    assert sum(part["mean"] for part in parts.values()) == pytest.approx(figures["node"]["latency_ms"]["mean"], rel=0.2)
+    added = figures["added_ms"]
+    assert added["all"] == pytest.approx(added["network"] + added["rest"])
+    assert cv2.imread(str(tmp_path / "plot.png")).shape[1] == 1600
+    for words in ("the node adds to the transport", "end-to-end latency, node", "jitter", "figures.json", "plot.png"):
+        assert words in out
+
+
+def test_overload_counts_what_it_drops(bag, model, tmp_path, environment):
+    bench(
+        "--bag", bag, "--model", model, "--overload", "5", "--seconds", "2",
+        "--json", tmp_path / "figures.json", "--plot", tmp_path / "plot.png", environment=environment,
+    )  # fmt: skip
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    (row,) = figures["overload"]
+    assert row["factor"] == 5
+    assert row["frames"]["skipped"] <= row["frames"]["missed"] < row["frames"]["sent"]
+    assert row["frames"]["missed"] > 0
+    assert len(row["over_time"]["latency_p50_ms"]) == len(row["over_time"]["node_memory_mb"]) == 5
+    assert (tmp_path / "plot.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rate", "fast"], "--rate is 'fast'"),
+        (["--rate", "0"], "--rate is '0'"),
+        (["--overload", "-1"], "--overload is"),
+        (["--runs", "0"], "--runs is 0"),
+        (["--seconds", "nan"], "--seconds is nan"),
+        (["--size", "7"], "--size is '7'"),
+        (["--model", "no_such_model"], "no_such_model"),
+        (["--bag", "{tmp}/absent"], "cannot be read as a rosbag2"),
+        (["--bag", "{bag}", "--topic", "/nothing"], "no images on /nothing"),
+        (["--topic", "/image"], "--topic goes with --bag"),
+        (["--box", "1,2,3,4"], "--box goes with"),
+        (["--sequence", "{tmp}"], "no images in it"),
+        (["--plot", "{tmp}/plot.pdf"], ".png"),
+        (["--json", "{tmp}"], "cannot be written"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_started(bag, tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr(bench_latency, "Rig", lambda *_: pytest.fail("started"))
+    assert cli.main(["bench", "latency", *(argument.format(bag=bag, tmp=tmp_path) for argument in arguments)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_bag_without_its_box_is_told_so(bag, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_latency, "Rig", lambda *_: pytest.fail("started"))
+    for name in ("metadata.yaml", "scene.mcap"):
+        (tmp_path / name).symlink_to(bag / name)
+    assert cli.main(["bench", "latency", "--bag", str(tmp_path)]) == 1
+    assert "--box is missing" in capsys.readouterr().err
