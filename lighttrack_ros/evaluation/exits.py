@@ -113,7 +113,8 @@ def _record(
             tracker.init(frame, start)
             on_frame()
             continue
-        for name in names[number % len(names) :] + names[: number % len(names)]:
+        first = number % max(1, len(names))
+        for name in names[first:] + names[:first]:
             _step(tracker, policies[name], tracks[name], frame)
         tracker.target = probe_at
         answers = tracker.answers(frame)

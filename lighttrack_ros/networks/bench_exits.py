@@ -141,7 +141,7 @@ def decisions(records: Sequence[Record]) -> list[Figures]:
         rows.append(
             {
                 "exit": index,
-                "correlation": float(np.corrcoef(quality, overlap)[0, 1]),
+                "correlation": _correlation(quality, overlap),
                 "auroc": _auroc(quality, overlap >= _GOOD),
                 "calibration_error": float(np.sum(errors) / len(quality)),
             }
@@ -162,9 +162,10 @@ def by_difficulty(records: Sequence[Record], fixed: Sequence[str], modes: Sequen
     rows = []
     for name, values in measures.items():
         known = np.isfinite(values)
-        limits = np.quantile(values[known], (1 / 3, 2 / 3))
+        thirds = np.full(len(values), -1)
+        thirds[known] = 3 * values[known].argsort(kind="stable").argsort() // known.sum()
         for third, label in enumerate(("easy", "middling", "hard")):
-            chosen = known & (np.searchsorted(limits, values) == third)
+            chosen = thirds == third
             stops = {mode: np.concatenate([each.tracks[mode].exits for each in records])[chosen] for mode in modes}
             rows.append(
                 {
@@ -280,14 +281,19 @@ def _motion(truth: NDArray[np.float64] | None) -> NDArray[np.float64]:
     return np.asarray(moved + np.abs(np.log(area[1:] / area[:-1])), np.float64)
 
 
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """0 where one of them never changes."""
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else 0.0
+
+
 def _auroc(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """Chance that a positive scores higher than a negative; nan without one or the other."""
+    """Chance that a positive scores higher than a negative; 0.5 without one or the other."""
     order = np.argsort(score, kind="stable")
     ranks = np.empty(len(score))
     ranks[order] = np.arange(1, len(score) + 1)
     count = int(positive.sum())
     if count in (0, len(score)):
-        return float("nan")
+        return 0.5
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(score) - count)))
 
 
