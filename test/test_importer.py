@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from lighttrack_ros.cli import main
-from lighttrack_ros.models import load_model
+from lighttrack_ros.models import SessionSettings, load_model
 from lighttrack_ros.networks.lighttrack import MEAN, MOBILE, STD, Architecture, LightTrack
 from lighttrack_ros.runtime import load_engine
 
@@ -29,7 +29,7 @@ def run_import(checkpoint, place, *more):
 
 def test_graphs_give_what_pytorch_gives_from_bytes(checkpoint, tmp_path, capsys):
     assert run_import(checkpoint, tmp_path / "engines", "--source", "a test", "--licence", "none") == 0
-    assert capsys.readouterr().out.count("largest difference from PyTorch") == 5
+    assert capsys.readouterr().out.count("largest difference from PyTorch") == 7
     model = load_model(tmp_path / "engines/tiny")
     assert (model.name, model.tracker, model.architecture) == ("tiny", "lighttrack", TINY)
     assert (model.provenance.source, model.provenance.licence) == ("a test", "none")
@@ -51,10 +51,19 @@ def test_graphs_give_what_pytorch_gives_from_bytes(checkpoint, tmp_path, capsys)
                 expected = [features]
                 outputs = engine.run({"crop": crop})
             else:
-                expected = network(features, image)
+                searched = network.search_features(image)
+                expected = [*network.match(features, searched), searched]
                 outputs = engine.run({"crop": crop, "template_features": features.numpy()})
         for got, want in zip(outputs.values(), expected, strict=True):
             np.testing.assert_allclose(got, want.numpy(), atol=1e-5 * float(want.abs().max()), rtol=1e-4)
+
+
+def test_when_a_target_counts_as_lost_is_not_taken_from_other_weights(checkpoint, tmp_path, mobile, capsys):
+    capsys.readouterr()
+    run_import(checkpoint, tmp_path)
+    assert load_model(tmp_path / "tiny").session == SessionSettings()
+    assert f"lighttrack fit-session {tmp_path / 'tiny'} --sequences DIR --write" in capsys.readouterr().out
+    assert load_model(mobile).session != SessionSettings()
 
 
 def test_importing_again_replaces(checkpoint, tmp_path):

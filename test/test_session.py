@@ -22,6 +22,7 @@ class ScriptedTracker(Tracker):
     """Answers what the script says: (evidence, movement in x) a frame; an exception is raised."""
 
     target = None
+    appearance = None
 
     def __init__(self):
         self.script = []
@@ -38,7 +39,7 @@ class ScriptedTracker(Tracker):
             raise answer
         evidence, movement = answer if isinstance(answer, tuple) else (answer, 0)
         self.target = self.target._replace(x=self.target.x + movement)
-        return Estimate(self.target, 0.999, evidence=evidence)
+        return Estimate(self.target, 0.999, evidence=evidence, appearance=self.appearance)
 
     def close(self):
         pass
@@ -117,6 +118,37 @@ def test_confidence_is_the_models_own_record():
     assert high.confidence == pytest.approx(1)
     assert low.confidence == pytest.approx(0, abs=1e-4)
     assert (high.state, low.state) == (State.TRACKING, State.UNCERTAIN)
+
+
+def look(angle):
+    """An appearance of length 1, that far (radians) from another."""
+    return np.array([np.cos(angle), np.sin(angle), 0], np.float32)
+
+
+def test_what_looks_unlike_the_target_is_not_believed_however_sure_the_network_is():
+    tracker = ScriptedTracker()
+    session = Session(tracker, SessionSettings(unlikeness=20, lost_frames=3, uncertain=0.4, found=0.6))
+    session.start(FRAME, START)
+    said = ""
+    for angle, frames in ((0.1, 5), (-0.1, 5), (0.2, 2), (1.0, 5), (0.2, 2)):
+        tracker.appearance = look(angle)
+        said += states(session, *[SURE] * frames)
+    # The look-alike is taken for the target neither where it was nor while it is looked for.
+    assert said == "T" * 12 + "UULLL" + "LT"
+    # cos 0.2 from the mean of what was seen first, which is an angle of 0.
+    tracker.appearance = look(0.2)
+    (report,) = play(session, SURE)
+    log_odds = np.log(SURE / (1 - SURE)) - 20 * (1 - np.cos(0.2))
+    assert report.confidence == pytest.approx(1 / (1 + np.exp(-log_odds)), abs=1e-4)
+
+
+def test_how_another_target_looked_is_forgotten():
+    tracker = ScriptedTracker()
+    session = Session(tracker, SessionSettings(unlikeness=20))
+    for angle in (0.0, 1.5):
+        session.start(FRAME, START)
+        tracker.appearance = look(angle)
+        assert states(session, SURE, SURE) == "TT"
 
 
 def test_a_lost_target_is_reported_where_it_was_last_believed_to_be(session):

@@ -75,7 +75,8 @@ def _painted(
         x, y, width, height = hole
         # Of the four neighbours the one of which most lies inside the frame.
         places = [(x + width, y), (x - width, y), (x, y + height), (x, y - height)]
-        place = max(places, key=lambda place: _inside(frame, *place, width, height))
+        whole = Box(0, 0, frame.shape[1], frame.shape[0])
+        place = max(places, key=lambda place: _overlap(Box(place[0], place[1], width, height), whole))
         # Mirrored where it reaches over the frame's edge.
         rows = _mirrored(np.arange(place[1], place[1] + height), frame.shape[0])
         columns = _mirrored(np.arange(place[0], place[0] + width), frame.shape[1])
@@ -144,7 +145,7 @@ def _left(
     away = [
         corner
         for corner in corners
-        if all(_overlap(Box(*corner, wide, high), Box(*map(float, box))) == 0 for box in boxes)
+        if all(_overlap(Box(corner[0], corner[1], wide, high), Box(*map(float, box))) == 0 for box in boxes)
     ]
     if not away:
         return None
@@ -172,10 +173,6 @@ def others(found: Sequence[sequences.Sequence]) -> Iterator[tuple[sequences.Sequ
     """Every sequence with another one, half the list away: neighbours in the alphabet may be of one place."""
     for index, sequence in enumerate(found):
         yield sequence, found[(index + (len(found) + 1) // 2) % len(found)]
-
-
-def _inside(frame: Pixels, x: int, y: int, width: int, height: int) -> float:
-    return _overlap(Box(x, y, width, height), Box(0, 0, frame.shape[1], frame.shape[0]))
 
 
 def _overlap(a: Box, b: Box) -> float:

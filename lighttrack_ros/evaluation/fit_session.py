@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import absence, sequences
-from lighttrack_ros.evaluation.video import check_writable
+from lighttrack_ros.evaluation.video import FrameSource, check_writable
 from lighttrack_ros.geometry import Box, intersection_over_union
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import DEFAULT_MODEL, SessionSettings, load_model, save_model
@@ -31,7 +31,7 @@ from lighttrack_ros.trackers.base import Tracker
 
 AS_IT_IS = "as it is"
 FOLLOWED, MISSED = 0.4, 0.1  # overlap with the truth from which a target is followed, and under which it is not
-MAY_DOUBT = 0.05  # share of the followed frames that may be uncertain
+MAY_DOUBT = 0.03  # share of the followed frames that may be uncertain
 MAY_LOSE = 0.01  # share of the followed frames on which the doubt may have lasted until the target counts as lost
 MAY_RETURN = 0.05  # share of the frames without target that may seem good enough to be believed again
 MUST_RETURN = 0.85  # share of the followed frames that must be
@@ -47,7 +47,7 @@ class Clip:
 
     kind: str
     name: str
-    frames: list[absence.Pixels] | sequences.FrameSource
+    frames: list[absence.Pixels] | FrameSource
     truth: Floats
     gone: int
 

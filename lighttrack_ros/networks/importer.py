@@ -25,6 +25,7 @@ from lighttrack_ros.models import (
     Model,
     Provenance,
     SessionSettings,
+    load_model,
     save_model,
     user_models,
 )
@@ -34,6 +35,10 @@ from lighttrack_ros.networks.transformer import PATCH
 
 TEMPLATE_SIZE = 128
 SEARCH_SIZES = (256, 288)
+# By `lighttrack fit-session`; see docs/lost.md.
+_MOBILE_SESSION = SessionSettings(
+    unlikeness=47.34, midpoint=0.77, slope=0.968, uncertain=0.49, lost_frames=5, found=0.54
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +56,11 @@ def run(args: argparse.Namespace) -> int:
     source = args.source or args.checkpoint.name
     folder = import_checkpoint(args.checkpoint, args.name, args.architecture, args.output, source, args.licence)
     print(f"model {args.name} is in {folder}")
+    if load_model(folder).session == SessionSettings():
+        print(
+            "when its target counts as lost is not fitted to these weights yet; on sequences with ground truth:\n"
+            f"  lighttrack fit-session {folder} --sequences DIR --write"
+        )
     return 0
 
 
@@ -131,8 +141,7 @@ def _lighttrack(checkpoint: Path, architecture: str) -> _Plan:
         "search_sizes": SEARCH_SIZES,
         "stride": parsed.stride,
         "hyper_parameters": LightTrackHyperParameters(),
-        # LightTrack-Mobile's own record; see docs/lost.md. Other weights need a study of their own.
-        "session": SessionSettings(midpoint=6.45, slope=1.5, uncertain=0.2, found=0.6),
+        "session": _MOBILE_SESSION if architecture == MOBILE else SessionSettings(),
     }
     return _Plan(
         fields,
