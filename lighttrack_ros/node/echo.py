@@ -6,12 +6,13 @@ It hears and answers as the tracker does, on the same topics: `python -m lighttr
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
 from typing import Any
 
-from lighttrack_ros.node.transport import tune_malloc
+from lighttrack_ros.node.transport import TRACKER_PROFILE, transport_environment, tune_malloc
 
 
 def main() -> int:
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--compressed", action="store_true")
     args, _ = parser.parse_known_args()
     tune_malloc()
+    os.environ.update(transport_environment(profile=TRACKER_PROFILE))
 
     import rclpy
     from rclpy.qos import QoSProfile
