@@ -1,12 +1,14 @@
 """`lighttrack bench latency` as a whole: a bag, a camera, the node, an echo and this process, over DDS."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from itertools import islice
 
 import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
@@ -15,7 +17,8 @@ pytest.importorskip("rosbags.rosbag2", reason="needs the extra [bags]")
 from node_harness import ROOT, free_domain
 
 from lighttrack_ros import cli
-from lighttrack_ros.evaluation.latency import PARTS
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation.latency import PARTS, Run
 from lighttrack_ros.evaluation.scene import Scene
 from lighttrack_ros.evaluation.scene_files import save_scene_as_bag
 from lighttrack_ros.node import bench_latency
@@ -110,3 +113,38 @@ def test_a_bag_without_its_box_is_told_so(bag, tmp_path, capsys, monkeypatch):
         (tmp_path / name).symlink_to(bag / name)
     assert cli.main(["bench", "latency", "--bag", str(tmp_path)]) == 1
     assert "--box is missing" in capsys.readouterr().err
+
+
+class FakeRig:
+    """A tracker that can do so many frames a second, and a camera that can send so many."""
+
+    def __init__(self, can, camera=10_000.0):
+        self.can, self.camera, self.asked = can, camera, []
+
+    def measure(self, who, rate, seconds):
+        self.asked.append(rate)
+        sent = np.arange(0, seconds, 1 / min(rate, self.camera))
+        answered = sent[:: max(1, math.ceil(min(rate, self.camera) / self.can))]
+        stamps = (answered * 1e9).astype(np.int64)
+        parts = np.tile([1e-3, 0, 0.1 / self.can, 0.8 / self.can, 0.1 / self.can], (len(stamps), 1))
+        return Run((sent * 1e9).astype(np.int64), stamps, stamps + 10**7, 0, parts)
+
+
+@pytest.mark.parametrize("can", [8.3, 100.0, 431.0])
+def test_the_peak_is_found_to_a_twentieth(can):
+    rig = FakeRig(can)
+    assert 0.94 * can < bench_latency._peak_throughput(rig) <= 1.01 * can
+    assert len(rig.asked) < 15
+
+
+def test_where_the_camera_is_the_limit_it_is_said(capsys):
+    assert bench_latency._peak_throughput(FakeRig(500.0, camera=120.0)) == pytest.approx(120, rel=0.01)
+    assert "the camera's process sends no more than" in capsys.readouterr().out
+
+
+def test_a_machine_too_busy_for_a_peak_is_told_so():
+    rig = FakeRig(100.0)
+    slow = FakeRig(0.5)
+    rig.measure = lambda who, rate, seconds: FakeRig.measure(rig if rate == 15 else slow, who, rate, seconds)
+    with pytest.raises(LightTrackError, match="too busy"):
+        bench_latency._peak_throughput(rig)

@@ -174,9 +174,7 @@ def _clip_of_bag(path: Path, topic: str | None, box: Box | None) -> Clip:
         place = path if path.is_dir() else path.parent
         known = next((place / name for name in (*TRUTH_FILES, INIT_FILE) if (place / name).is_file()), None)
         if known is None:
-            raise LightTrackError(
-                f"{path}: --box is missing: which target? (left,top,width,height)"
-            )
+            raise LightTrackError(f"{path}: --box is missing: which target? (left,top,width,height)")
         box = Box(*(float(value) for value in read_boxes(known)[0]))
     compressed = bag.message_type.endswith("CompressedImage")
     frames = min(bag.count, _affordable(len(message)))
@@ -239,7 +237,7 @@ def _print_overload(row: dict[str, Any], first: bool) -> None:
         print(
             f"\n{'factor':>7}{'asked':>8}{'sent':>8}{'boxes':>8}{'skipped':>9}{'lost':>8} |"
             f"{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}{'step':>8} ms |"
-            f"{'p50: first fifth':>17}{'last':>7} ms |{'MB: first fifth':>16}{'last':>7}"
+            f"{'p50: first fifth':>17}{'last':>7} ms |{'MB: at first':>16}{'last':>7}"
         )
     frames, rate, times, parts = row["frames"], row["rate_hz"], row["latency_ms"], row["parts_ms"]
     step = sum(parts[name]["p50"] for name in ("crop", "network", "decode"))

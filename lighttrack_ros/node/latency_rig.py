@@ -140,7 +140,7 @@ class Rig:
             round(begin * 1e9) + offset,
             round(end * 1e9) + offset,
         )
-        if len(run.stamps) < 3:
+        if len(run.stamps) < 5:
             raise LightTrackError(f"{len(run.stamps)} of {len(run.sent)} frames were answered; try more --seconds")
         return run
 
