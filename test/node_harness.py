@@ -24,6 +24,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_srvs.srv import SetBool, Trigger
 
@@ -243,13 +244,17 @@ class Tracker:
         return self.call(GetParameters, "get_parameters", GetParameters.Request(names=names)).values
 
     def call(self, kind: type, name: str, request: object) -> object:
+        future = self.ask(kind, name, request)
+        self.wait_for(future.done, f"an answer of {name}")
+        return future.result()
+
+    def ask(self, kind: type, name: str, request: object) -> Future:
+        """Call a service, whose answer may come late or never."""
         if name not in self._clients:
             self._clients[name] = self._world.node.create_client(kind, f"{self.name}/{name}")
         client = self._clients[name]
         self.wait_for(client.service_is_ready, f"the service {name}")
-        future = client.call_async(request)
-        self.wait_for(future.done, f"an answer of {name}")
-        return future.result()
+        return client.call_async(request)
 
     def counts(self) -> dict[str, str]:
         """Diagnostics from after this call."""

@@ -336,6 +336,13 @@ def test_two_that_want_the_same_plan_build_it_once(graphs, caplog):
         assert gpu.calls.count("build_serialized_network") == 1
 
 
+def test_waiting_for_another_that_compiles_can_be_stopped(graphs):
+    with installed(Gpu()), PlanCache().building(), watch() as watched:
+        watched.stop.set()
+        with pytest.raises(LightTrackError, match="told to stop while another process is compiling"):
+            TensorRTEngine(graphs[0], FIRST, "fp32")
+
+
 @pytest.mark.parametrize("damage", [b"", b"rubbish", b"half"])
 def test_a_plan_that_does_not_load_is_built_anew(graphs, cache, caplog, damage):
     with installed(Gpu()):

@@ -32,7 +32,7 @@ def main() -> int:
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = TrackerNode()
+        node = TrackerNode(stop)
     except LightTrackError as error:
         print(f"tracker: {error}", file=sys.stderr)
         rclpy.try_shutdown()

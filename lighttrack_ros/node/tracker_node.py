@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +40,7 @@ from lighttrack_ros.node.messages import (
     to_time,
 )
 from lighttrack_ros.node.tracking_loop import NO_TARGET, Outcome, TrackingLoop
+from lighttrack_ros.runtime.watch import Watch, watch
 from lighttrack_ros.session import Session, State
 from lighttrack_ros.trackers import Tracker, create_tracker
 
@@ -46,13 +50,18 @@ class TrackerNode(LifecycleNode):
 
     configure loads the model and warms it up, activate subscribes; deactivate forgets the target.
 
+    Args:
+        stopping: set by whoever is about to end the node; a compilation under way then ends too.
+
     Raises:
         LightTrackError: a parameter given at the start cannot be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: threading.Event | None = None) -> None:
+        self._stopping = stopping
         self._loaded: _Loaded | None = None
         self._active: _Active | None = None
+        self._loading: Watch | None = None  # while the model is loaded
         super().__init__("tracker")
         self.parameters = parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -74,7 +83,8 @@ class TrackerNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._failure = ""
         try:
-            self._loaded = _load(self.parameters)
+            with self._diagnostics_while_loading():
+                self._loaded = _load(self.parameters)
         except LightTrackError as error:
             self._failure = str(error)
         except Exception:  # rclpy would swallow it and finalise the node
@@ -299,8 +309,30 @@ class TrackerNode(LifecycleNode):
         self._diagnostics.publish(array)
         self._reported_counts = self._health.counts()
 
+    @contextlib.contextmanager
+    def _diagnostics_while_loading(self) -> Iterator[None]:
+        """TensorRT may compile for minutes, in which the executor comes to no timer."""
+        done = threading.Event()
+
+        def tell() -> None:
+            while not done.wait(self.parameters.diagnostics_period):
+                self._on_timer()
+
+        with watch(self._stopping) as self._loading:
+            thread = threading.Thread(target=tell, name="diagnostics")
+            thread.start()
+            try:
+                yield
+            finally:
+                done.set()
+                thread.join()
+                self._loading = None
+
     def _status(self) -> tuple[bytes, str]:
         """Level and one line, from what happened since the last time."""
+        loading = self._loading
+        if loading is not None:
+            return DiagnosticStatus.OK, f"configuring: {loading.status() or 'loading the model'}"
         if self._failure:
             return DiagnosticStatus.ERROR, f"not configured: {self._failure}"
         if self._active is None:

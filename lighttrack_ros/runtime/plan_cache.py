@@ -9,9 +9,15 @@ import json
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
+
+from lighttrack_ros.errors import LightTrackError
+
+_LOOK_EVERY = 0.1  # seconds, whether another process is done
 
 _logger = logging.getLogger(__name__)
 
@@ -92,18 +98,20 @@ class PlanCache:
         _write(self._timings(key), timings)
 
     @contextlib.contextmanager
-    def building(self) -> Iterator[None]:
+    def building(self, stop: threading.Event | None = None) -> Iterator[None]:
         """Held while a plan is built: one at a time on a machine, as the builder times kernels.
 
-        Raises OSError where the folder cannot be written.
+        Raises OSError where the folder cannot be written, LightTrackError if it is told to stop while it waits.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "building.lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _logger.info("waiting for another process that is compiling")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            told = False
+            while not _locked(lock):
+                if not told:
+                    _logger.info("waiting for another process that is compiling")
+                    told = True
+                if (stop or threading.Event()).wait(_LOOK_EVERY):
+                    raise LightTrackError("told to stop while another process is compiling")
             yield
 
     def entries(self) -> list[Entry]:
@@ -125,6 +133,14 @@ class PlanCache:
     def _timings(self, key: PlanKey) -> Path:
         on = hashlib.sha256(f"{key.tensorrt} {key.cuda} {key.gpu} {key.compute_capability}".encode()).hexdigest()[:16]
         return self.folder / f"{on}.timings"
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -48,10 +48,10 @@ def find_plans(trt: ModuleType, key: PlanKey, graph: Path, dimensions: Mapping[s
     old = cache.load(key)
     if old is not None:
         yield old
-    with contextlib.ExitStack() as stack:
+    with watch() as waiting, contextlib.ExitStack() as stack:
         writable = True
         try:
-            stack.enter_context(cache.building())
+            stack.enter_context(cache.building(waiting.stop))
         except OSError as error:
             _logger.warning("%s: the plan will not be kept (%s)", graph, error)
             writable = False
@@ -99,6 +99,8 @@ def _compile(
         waiting.doing(f"compiling {name} for {key.gpu} in {key.precision}"),
         concurrent.futures.ThreadPoolExecutor(1, "compiling") as worker,
     ):
+        if waiting.stop.is_set():
+            raise LightTrackError("not compiled: told to stop")
         compilation = worker.submit(compile_it)
         try:
             while not concurrent.futures.wait([compilation], _LOOK_EVERY).done:
