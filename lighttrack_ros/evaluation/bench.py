@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lighttrack_ros.evaluation import compare
 from lighttrack_ros.models import DEFAULT_MODEL
 
 
@@ -19,9 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_exits_arguments(exits)
     latency = questions.add_parser("latency", help="from an image's stamp to its box in another process, over ROS 2")
     _add_latency_arguments(latency)
+    compare.add_arguments(
+        questions.add_parser("compare", help="our models and OpenCV's trackers: accuracy against time")
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.question == "compare":
+        return compare.run(args)
     if args.question == "latency":
         from lighttrack_ros.node import bench_latency
 
