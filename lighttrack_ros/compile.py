@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import logging
 import time
@@ -14,11 +15,12 @@ from lighttrack_ros.models import DEFAULT_MODEL, load_model, model_places
 from lighttrack_ros.runtime import build
 from lighttrack_ros.runtime.cuda import open_cuda
 from lighttrack_ros.runtime.plan_cache import Entry, PlanCache
+from lighttrack_ros.runtime.ranges import load_ranges
 from lighttrack_ros.runtime.watch import watch
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.parity import compare
 
-_BACKENDS = {"fp16": "tensorrt", "fp32": "tensorrt-fp32"}
+_BACKENDS = {"fp16": "tensorrt", "fp32": "tensorrt-fp32", "int8": "tensorrt-int8"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,9 +105,16 @@ def _useless(cache: PlanCache) -> list[Entry]:
     graphs = {
         hashlib.sha256(graph.read_bytes()).hexdigest() for place in model_places() for graph in place.glob("*/*.onnx")
     }
+    ranges = {""}
+    for place in model_places():
+        for graph in place.glob("*/*.onnx"):
+            with contextlib.suppress(LightTrackError):  # not calibrated
+                measured = load_ranges(graph)
+                ranges |= {measured.digest} if measured else set()
     return [
         entry
         for entry in cache.entries()
         if (entry.key.builder, entry.key.tensorrt, entry.key.cuda, entry.key.gpu) != present
         or entry.key.graph not in graphs
+        or entry.key.ranges not in ranges
     ]

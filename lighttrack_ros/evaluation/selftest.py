@@ -16,14 +16,14 @@ from lighttrack_ros import __version__
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.clips import scene_clip, sequence_clips
 from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
-from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine
+from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine, ranges
 from lighttrack_ros.runtime.build import import_tensorrt
 from lighttrack_ros.runtime.cuda import open_cuda
 from lighttrack_ros.runtime.tensorrt import TensorRTEngine
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.parity import compare
 
-_PRECISIONS = {"fp32": "tensorrt-fp32", "fp16": "tensorrt"}
+_PRECISIONS = {"fp32": "tensorrt-fp32", "fp16": "tensorrt", "int8": "tensorrt-int8"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
     problems = []
     for model in map(load_model, args.models):
         for precision, backend in _PRECISIONS.items():
+            if precision == "int8" and not (model.folder / ranges.FILE).is_file():
+                print(f"\n{model.name} int8: not calibrated")
+                continue
             row: dict[str, Any] = {"model": model.name, "precision": precision}
             figures["models"].append(row)
             try:

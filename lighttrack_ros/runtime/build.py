@@ -13,7 +13,7 @@ from typing import Any
 
 from lighttrack_ros.errors import LightTrackError
 
-VERSION = 1  # of what this file and `conversion` make of a graph; raise it and every plan is built anew
+VERSION = 2  # of what this file and `conversion` make of a graph; raise it and every plan is built anew
 _WORKSPACE = 512 << 20  # bytes; far more than these networks want, and a robot's other programs need memory too
 _HOW_TO_INSTALL = (
     "TensorRT's Python package is not installed. JetPack 6 and 7: sudo apt install python3-libnvinfer, and a virtual "
@@ -85,8 +85,10 @@ def build_plan(
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE)
     if precision == "fp32":
         config.clear_flag(trt.BuilderFlag.TF32)  # the reference is not to lose 13 bits
-    if precision == "fp16" and not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+    if precision != "fp32" and not is_strongly_typed(trt):
         config.set_flag(trt.BuilderFlag.FP16)
+        if precision == "int8":
+            config.set_flag(trt.BuilderFlag.INT8)
     if compute_capability:
         config.num_compute_capabilities = 1
         wanted = getattr(trt.ComputeCapability, "SM{}{}".format(*compute_capability), None)
@@ -103,6 +105,11 @@ def build_plan(
             log.check(config.set_timing_cache(cache, False), "it takes no empty timing cache")
     plan = log.made(builder.build_serialized_network, network, config)
     return bytes(plan), bytes(config.get_timing_cache().serialize()) if keeps_timings else b""
+
+
+def is_strongly_typed(trt: ModuleType) -> bool:
+    """Whether networks take their types from the graph; TensorRT 8.6 chooses types itself, within what flags allow."""
+    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
 class Progress:
@@ -190,4 +197,4 @@ def _monitor(trt: ModuleType, progress: Progress) -> Any:
 def _network_flags(trt: ModuleType) -> int:
     """Strongly typed, so that the graph's own types count; TensorRT 8.6 knows only hints."""
     flags = trt.NetworkDefinitionCreationFlag
-    return 1 << int(flags.STRONGLY_TYPED if hasattr(flags, "STRONGLY_TYPED") else flags.EXPLICIT_BATCH)
+    return 1 << int(flags.STRONGLY_TYPED if is_strongly_typed(trt) else flags.EXPLICIT_BATCH)

@@ -35,7 +35,8 @@ def convert(
     Args:
         graph: path of the .onnx file, in fp32.
         dimensions: sizes of its free dimensions by name.
-        precision: "fp32", "fp16", or "int8" with fp16 for all that is not quantized.
+        precision: "fp32", "fp16", or "int8" with fp16 for all that is not quantized (the whole graph, where the model
+            has no ranges for it).
         ranges: of the graph's tensors, for int8; None: those that the model folder has.
         strongly_typed: whether TensorRT takes the types from the graph. Where it does not (8.6) it wants an int8
             graph's other layers in fp32 and makes them fp16 by itself.
@@ -47,6 +48,9 @@ def convert(
     _check_onnx(graph)
     import onnx
 
+    if precision == "int8":
+        ranges = ranges or load_ranges(graph)
+        precision = "int8" if ranges else "fp16"
     model = folded(graph, dimensions)
     for value in model.graph.input:
         free = [size.dim_param for size in value.type.tensor_type.shape.dim if not size.HasField("dim_value")]
@@ -54,10 +58,10 @@ def convert(
             raise LightTrackError(f"{graph}: {value.name} has free dimensions {free}; say how large they are")
         if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
             _cast_first(model.graph, value.name)
-    if precision == "int8":
+    if precision == "int8" and ranges:
         from lighttrack_ros.runtime.quantization import quantize_for_tensorrt
 
-        quantize_for_tensorrt(model, ranges or load_ranges(graph))
+        quantize_for_tensorrt(model, ranges)
         # The first opset whose quantized values may come from and go to fp16.
         model = onnx.version_converter.convert_version(model, 19) if strongly_typed else model
     if precision == "fp16" or (precision == "int8" and strongly_typed):
@@ -83,8 +87,10 @@ def convert_for_onnxruntime(graph: Path, dimensions: Mapping[str, int], ranges: 
     _check_onnx(graph)
     from lighttrack_ros.runtime.quantization import quantize_for_onnxruntime
 
+    ranges = ranges or load_ranges(graph)
     model = folded(graph, dimensions)
-    quantize_for_onnxruntime(model, ranges or load_ranges(graph), 127 if _adds_up_in_32_bits() else 63)
+    if ranges:
+        quantize_for_onnxruntime(model, ranges, 127 if _adds_up_in_32_bits() else 63)
     return bytes(model.SerializeToString())
 
 

@@ -78,8 +78,17 @@ WARM_UP_RUNS = 3
 # What makes engines: the name of a backend, or the caller's own loader, given the graph and its dimensions' sizes.
 Backend = str | Callable[[Path, Mapping[str, int]], Engine]
 
-# "tensorrt" computes in fp16 as far as that is safe.
-BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-fp32")
+# "tensorrt" computes in fp16 as far as that is safe, and so does "tensorrt-int8" where int8 would cost accuracy.
+# What the latter computes, "tensorrt-int8-simulated" computes on the CPU: slowly, to see what int8 costs a model.
+_TENSORRT_PRECISIONS = {"tensorrt": "fp16", "tensorrt-fp32": "fp32", "tensorrt-int8": "int8"}
+BACKENDS = (
+    "auto",
+    "onnxruntime",
+    "onnxruntime-int8",
+    "openvino",
+    *_TENSORRT_PRECISIONS,
+    "tensorrt-int8-simulated",
+)
 
 
 def load_engine(
@@ -105,10 +114,10 @@ def load_engine(
     if backend not in BACKENDS:
         raise LightTrackError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
     # Backends are imported here, so that a machine needs only the one it uses.
-    if backend.startswith("tensorrt"):
+    if backend in _TENSORRT_PRECISIONS:
         from lighttrack_ros.runtime.tensorrt import TensorRTEngine
 
-        return TensorRTEngine(graph, dimensions or {}, "fp32" if backend == "tensorrt-fp32" else "fp16")
+        return TensorRTEngine(graph, dimensions or {}, _TENSORRT_PRECISIONS[backend])
     if backend == "openvino":
         from lighttrack_ros.runtime.openvino import OpenVinoEngine
 
@@ -120,6 +129,13 @@ def load_engine(
             _logger.warning("running on ONNX Runtime instead of TensorRT: %s", error)
     from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
 
+    if backend in ("onnxruntime-int8", "tensorrt-int8-simulated"):
+        from lighttrack_ros.runtime.conversion import convert, convert_for_onnxruntime
+
+        sizes = dimensions or {}
+        signed = backend == "tensorrt-int8-simulated"
+        model = convert(graph, sizes, "int8") if signed else convert_for_onnxruntime(graph, sizes)
+        return OnnxRuntimeEngine(graph, sizes, threads, backend, model)
     return OnnxRuntimeEngine(graph, dimensions or {}, threads)
 
 

@@ -16,11 +16,22 @@ _DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64
 
 
 class OnnxRuntimeEngine(HostEngine):
-    """An `Engine` on ONNX Runtime's CPU provider; see `load_engine` for the arguments."""
+    """An `Engine` on ONNX Runtime's CPU provider; see `load_engine` for the arguments.
 
-    backend = "onnxruntime"
+    Args:
+        backend: what it is called.
+        model: serialised; what is run instead of the graph, which it was converted from.
+    """
 
-    def __init__(self, graph: Path, dimensions: Mapping[str, int], threads: int) -> None:
+    def __init__(
+        self,
+        graph: Path,
+        dimensions: Mapping[str, int],
+        threads: int,
+        backend: str = "onnxruntime",
+        model: bytes | None = None,
+    ) -> None:
+        self.backend = backend
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -28,7 +39,7 @@ class OnnxRuntimeEngine(HostEngine):
             # Before optimisation, so that the engine is as fast as one exported at this size.
             options.add_free_dimension_override_by_name(name, size)
         try:
-            self._session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model or str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise LightTrackError(f"{graph}: ONNX Runtime cannot load it ({error})") from error
         self._binding = self._session.io_binding()

@@ -34,6 +34,7 @@ class PlanKey:
     cuda: int  # the driver's, 12060 is 12.6
     gpu: str
     compute_capability: str
+    ranges: str = ""  # digest of what int8 was calibrated to
 
     @property
     def digest(self) -> str:

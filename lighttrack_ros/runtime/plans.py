@@ -16,6 +16,7 @@ from lighttrack_ros.runtime import build
 from lighttrack_ros.runtime.conversion import convert
 from lighttrack_ros.runtime.cuda import Device, open_cuda
 from lighttrack_ros.runtime.plan_cache import PlanCache, PlanKey
+from lighttrack_ros.runtime.ranges import load_ranges
 from lighttrack_ros.runtime.watch import watch
 
 _TELL_EVERY = 10.0  # seconds
@@ -25,7 +26,14 @@ _logger = logging.getLogger(__name__)
 
 
 def plan_key(trt: ModuleType, device: Device, graph: Path, dimensions: Mapping[str, int], precision: str) -> PlanKey:
-    """What a plan of this graph for this GPU depends on."""
+    """What a plan of this graph for this GPU depends on.
+
+    Raises:
+        LightTrackError: the precision is int8 and the model folder's ranges are missing or another graph's.
+    """
+    ranges = load_ranges(graph) if precision == "int8" else None
+    if precision == "int8" and ranges is None:
+        precision = "fp16"  # not worth quantizing, and the plan is the same
     return PlanKey(
         graph=hashlib.sha256(graph.read_bytes()).hexdigest(),
         dimensions=dict(dimensions),
@@ -35,6 +43,7 @@ def plan_key(trt: ModuleType, device: Device, graph: Path, dimensions: Mapping[s
         cuda=device.driver,
         gpu=device.name,
         compute_capability="{}.{}".format(*device.compute_capability),
+        ranges=ranges.digest if ranges else "",
     )
 
 
@@ -83,9 +92,9 @@ def _compile(
         try:
             with cuda.current():
                 try:
-                    return build.build_plan(
-                        trt, convert(graph, dimensions, key.precision), key.precision, timings, progress
-                    )
+                    strongly_typed = build.is_strongly_typed(trt)
+                    model = convert(graph, dimensions, key.precision, strongly_typed=strongly_typed)
+                    return build.build_plan(trt, model, key.precision, timings, progress)
                 except BaseException as error:
                     build.drop_locals(error)
                     raise

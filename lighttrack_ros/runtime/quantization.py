@@ -209,7 +209,7 @@ class _Rewriter:
 
 
 def _scales(largest: Any, limit: int) -> FloatArray:
-    """What one step is worth; the largest value is the last step. Numbers that fp16 has too, as the graph may become."""
+    """What one step is worth, the largest value being the last; numbers that fp16 has too, as the graph may become."""
     scales = np.maximum(np.asarray(largest, np.float32) / np.float32(limit), _SMALLEST_SCALE)
     halves = scales.astype(np.float16)
     # Rounded up, so that nothing is cut off.

@@ -42,12 +42,10 @@ class Calibration:
     """All of a model folder.
 
     Attributes:
-        method: how a tensor's range follows from its values.
         sequences: names of those that the inputs came from.
-        graphs: file name -> its ranges.
+        graphs: file name -> its ranges; those that run once a target or less often are not worth it.
     """
 
-    method: str
     sequences: tuple[str, ...]
     graphs: Mapping[str, Ranges]
 
@@ -60,11 +58,12 @@ def save_calibration(calibration: Calibration, folder: Path) -> Path:
     return path
 
 
-def load_ranges(graph: Path) -> Ranges:
-    """The ranges of a graph, from the file beside it.
+def load_ranges(graph: Path) -> Ranges | None:
+    """The ranges of a graph, from the file beside it; None for a graph that is not to be quantized.
 
     Raises:
-        LightTrackError: there is none, it cannot be read, or it is another graph's; names the command that makes it.
+        LightTrackError: there is no such file, it cannot be read, or it was measured on another graph; names the
+            command that makes it.
     """
     path = graph.parent / FILE
     command = f"lighttrack calibrate {graph.parent} --sequences DIR"
@@ -73,7 +72,9 @@ def load_ranges(graph: Path) -> Ranges:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         version = data["version"]
-        entry = data["graphs"][graph.name]
+        entry = data["graphs"].get(graph.name)
+        if entry is None:
+            return None
         ranges = Ranges(
             sha256=str(entry["sha256"]),
             inputs=int(entry["inputs"]),
@@ -91,4 +92,3 @@ def load_ranges(graph: Path) -> Ranges:
 
 def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-

@@ -61,7 +61,7 @@ class TensorRTEngine:
     """An `Engine` on TensorRT; see `load_engine` for the arguments. To be used by one thread at a time.
 
     Args:
-        precision: "fp16" or "fp32".
+        precision: "fp16", "fp32" or "int8".
 
     Raises:
         LightTrackError: TensorRT, a binding of CUDA or a GPU is missing, or the graph does not compile.
