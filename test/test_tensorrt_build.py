@@ -104,6 +104,33 @@ def test_a_graph_that_the_builder_refuses_gives_its_words(trt):
         build.build_plan(trt, bytes_first, "fp32", compute_capability=AMPERE)
 
 
+def test_the_builder_tells_how_far_it_is_and_can_be_stopped(trt):
+    texts = []
+
+    class Told(build.Progress):
+        class Phases(dict):
+            def __setitem__(self, phase, steps):
+                super().__setitem__(phase, steps)
+                texts.append(progress.text())
+
+        def __init__(self):
+            super().__init__()
+            self.phases = self.Phases()
+
+    model = convert(NANO / "template.onnx", {"side": 128}, "fp16")
+    progress = Told()
+    build.build_plan(trt, model, "fp16", progress=progress, compute_capability=AMPERE)
+    assert len(texts) > 20
+    assert all(re.fullmatch(r", [A-Z][a-z ]+ \d+/\d+", text) for text in texts)
+    assert progress.phases == {}  # each has ended
+    steps = len(texts)
+    texts.clear()
+    progress.stop = True
+    with pytest.raises(build.LightTrackError, match=r"(?i)cancel"):
+        build.build_plan(trt, model, "fp16", progress=progress, compute_capability=AMPERE)
+    assert len(texts) < steps / 2
+
+
 @pytest.mark.parametrize("name", ["lighttrack", "mixformerv2", "dytrack"])
 def test_conversion_keeps_what_the_network_says(graphs_of, name):
     """fp32 to the last bits; fp16 as far as its weights go: ONNX Runtime's CPU kernels add up in fp32."""
