@@ -19,6 +19,7 @@ from lighttrack_ros.errors import LightTrackError
 
 VERSION = 1
 DEFAULT_MODEL = "lighttrack_nano"
+_LOG_ODDS = {"range": (-20, 20)}
 _FACTOR = {"range": (1, 10)}  # what a number may be, where that is not 0 to 1, or for whole ones 1 to 10,000
 
 
@@ -47,6 +48,10 @@ class LightTrackHyperParameters:
     window_influence: float = 0.225  # share of the cosine window in the ranking
     lr: float = 0.616  # base rate of the size update
     small_target: float = 0.004  # share of the picture under which the larger search size is taken
+    # Ours, not the authors': a smaller crop is searched first while the target moves little; docs/performance.md.
+    near_size: int = field(default=0, metadata={"range": (0, 1024)})  # its side; 0: never
+    near_shift: float = field(default=0.0, metadata=_LOG_ODDS)  # by how much scores are lower there than in a full crop
+    near_score: float = field(default=0.0, metadata=_LOG_ODDS)  # of the best cell, shifted: under it all is searched
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class SessionSettings:
     """When an estimate may be believed; see docs/lost.md, and `lighttrack fit-session` for how values are found.
 
     The confidence that a session reports is 1 / (1 + exp(-slope (log odds of the network's score
-    - unlikeness (1 - cosine) - midpoint))), the cosine being that of how the target looks and how it looked at first.
+    - unlikeness (1 - cosine) - midpoint))), the cosine being that of how the target looks and how it has looked.
     """
 
     unlikeness: float = field(default=0.0, metadata={"range": (0, 1000)})  # log odds that looking unlike takes away
@@ -125,6 +130,12 @@ class Model:
     preprocessing: Preprocessing = Preprocessing()
     graphs: Graphs = Graphs()
     scores: dict[str, float] = field(default_factory=dict)  # what it measured, by name
+
+    @property
+    def search_sides(self) -> tuple[int, ...]:
+        """Every side at which a search graph runs: `search_sizes`, and LightTrack's near one."""
+        near = self.hyper_parameters.near_size if isinstance(self.hyper_parameters, LightTrackHyperParameters) else 0
+        return (*self.search_sizes, near) if near else self.search_sizes
 
     @property
     def template_graphs(self) -> tuple[Path, ...]:
@@ -260,6 +271,13 @@ def _check(model: Model, path: Path) -> None:
             low, high = item.metadata.get("range", (1, 10_000) if isinstance(value, int) else (0, 1))
             if not low <= value <= high:
                 raise fail(item.name, value, f"{low} to {high}")
+    if isinstance(model.hyper_parameters, LightTrackHyperParameters):
+        near, cells = (
+            model.hyper_parameters.near_size,
+            2 * model.stride,
+        )  # an even number, as the target is in the middle
+        if near and (near % cells or not model.template_size < near < min(model.search_sizes)):
+            raise fail("near_size", near, f"0, or a multiple of {cells} between template_size and search_sizes")
     if isinstance(model.hyper_parameters, DyTrackHyperParameters):
         _check_exits(model.hyper_parameters, len(model.graphs.search), fail)
     for graph in model.template_graphs + model.search_graphs:

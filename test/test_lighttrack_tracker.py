@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.geometry import Box, context_side
+from lighttrack_ros.geometry import Box, context_side, intersection_over_union
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import LightTrackHyperParameters, load_model
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.crop import SquareCropper
 
+AS_PUBLISHED = {"hyper_parameters": LightTrackHyperParameters()}
 CLASS_DEFAULTS = {"hyper_parameters": LightTrackHyperParameters(penalty_k=0.062, window_influence=0.38, lr=0.765)}
 
 
@@ -42,7 +43,7 @@ def frames_of(shared, sequence):
 )
 def test_every_box_equals_the_official_trackers(mobile, shared, golden, settings):
     official = np.load(shared / "golden/lighttrack" / f"{golden}.npz")
-    model = dataclasses.replace(load_model(mobile), **settings)
+    model = dataclasses.replace(load_model(mobile), **(AS_PUBLISHED | settings))
     tracker = create_tracker(model)
     frames = frames_of(shared, golden.split("_")[0])
     tracker.init(next(frames), Box(*official["init_box"]))
@@ -56,6 +57,59 @@ def test_every_box_equals_the_official_trackers(mobile, shared, golden, settings
         np.testing.assert_allclose(estimate.box, official["boxes"][i], atol=0.05, rtol=0, err_msg=f"frame {i}")
         assert estimate.confidence == pytest.approx(official["scores"][i], abs=1e-5)
     assert i == len(official["boxes"]) - 1
+
+
+@pytest.fixture
+def lively(mobile):
+    """A tracker that notes the side of every crop it searches."""
+    tracker = create_tracker(load_model(mobile), threads=1)
+    sides = []
+    for engine in tracker._search_engines:
+
+        def run(inputs, run=engine.run, side=engine.inputs["crop"].shape[0]):
+            sides.append(side)
+            return run(inputs)
+
+        engine.run = run
+    return tracker, sides
+
+
+def test_a_calm_target_is_looked_for_near_by_and_found_where_the_whole_search_finds_it(lively, mobile, shared):
+    tracker, sides = lively
+    whole = create_tracker(dataclasses.replace(load_model(mobile), **AS_PUBLISHED), threads=1)
+    frames = frames_of(shared, "woman")
+    first = next(frames)
+    for either in (tracker, whole):
+        either.init(first, Box(*np.load(shared / "golden/lighttrack/woman.npz")["init_box"]))
+    for _, frame in zip(range(60), frames, strict=False):
+        found = tracker.update(frame)
+        assert intersection_over_union(found.box, whole.update(frame).box) > 0.7
+    assert sides.count(160) > 50
+    assert sides.count(160) + sides.count(256) < 65, "both in few frames"
+
+
+def test_a_target_that_jumped_is_found_in_the_same_frame_as_by_the_whole_search(lively, shared):
+    tracker, sides = lively
+    frame = next(frames_of(shared, "woman"))
+    x, y, width, height = np.load(shared / "golden/lighttrack/woman.npz")["init_box"]
+    tracker.init(frame, Box(x, y, width, height))
+    tracker.update(frame)
+    assert sides == [160]
+    calm = tracker._target
+    jumped = from_bgr(np.roll(frame.region(0, 0, frame.width, frame.height), 60, axis=1))
+    found = tracker.update(jumped)
+    assert sides == [160, 160, 256]
+    assert found.box.x == pytest.approx(x + 60, abs=20)
+    tracker._target = calm._replace(calm=False)
+    assert tracker.update(jumped).box == found.box
+    assert sides[3:] == [256], "a frame that is not calm is searched once, in whole"
+    tracker.update(jumped)
+    assert sides[4:] == [256], "after a jump, too"
+    tracker.update(jumped)
+    assert sides[5:] == [160]
+    tracker.target = Box(x, y, width, height)
+    tracker.update(jumped)
+    assert sides[6:] == [256], "where somebody else says the target is, all is searched"
 
 
 def near_rounding_edge(side):

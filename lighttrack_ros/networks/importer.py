@@ -35,10 +35,9 @@ from lighttrack_ros.networks.transformer import PATCH
 
 TEMPLATE_SIZE = 128
 SEARCH_SIZES = (256, 288)
-# By `lighttrack fit-session`; see docs/lost.md.
-_MOBILE_SESSION = SessionSettings(
-    unlikeness=47.34, midpoint=0.77, slope=0.968, uncertain=0.49, lost_frames=5, found=0.54
-)
+# Where to look first: docs/performance.md. When to believe it: by `lighttrack fit-session`, docs/lost.md.
+_MOBILE_PARAMETERS = LightTrackHyperParameters(near_size=160, near_shift=4.3, near_score=7.0)
+_MOBILE_SESSION = SessionSettings(unlikeness=57.81, midpoint=0.1, slope=0.715, uncertain=0.35, lost_frames=5, found=0.4)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,13 +139,13 @@ def _lighttrack(checkpoint: Path, architecture: str) -> _Plan:
         "template_size": TEMPLATE_SIZE,
         "search_sizes": SEARCH_SIZES,
         "stride": parsed.stride,
-        "hyper_parameters": LightTrackHyperParameters(),
+        "hyper_parameters": _MOBILE_PARAMETERS if architecture == MOBILE else LightTrackHyperParameters(),
         "session": _MOBILE_SESSION if architecture == MOBILE else SessionSettings(),
     }
     return _Plan(
         fields,
         lambda model: export_lighttrack(
-            network, model.template_graph, model.search_graph, model.template_size, model.search_sizes
+            network, model.template_graph, model.search_graph, model.template_size, model.search_sides
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from typing import NamedTuple
@@ -17,12 +18,16 @@ from lighttrack_ros.runtime.engine import Array, Backend
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
 
+_CALM = 0.3  # of the target's context: a move within a frame up to which it is looked for near by in the next
 _LOOK = 2  # cells to each side of a target's centre that tell how it looks: half the template's
 _SMALLEST = 10.0  # pixels; the authors' lower limit on the target's sides
 
 
 class LightTrackTracker(Tracker):
     """LightTrack (CVPR 2021): one template, never updated; one run of the search network a frame.
+
+    Beyond the paper, where `near_size` is set: while the target moves little, a smaller crop is searched first, and
+    the whole one in the same frame if the target is not plainly there.
 
     Args:
         model: one with `tracker: lighttrack`.
@@ -31,13 +36,17 @@ class LightTrackTracker(Tracker):
 
     def __init__(self, model: Model, backend: Backend = "auto", threads: int = 0) -> None:
         self._parameters = model.parameters_of(LightTrackHyperParameters)
+        self._near_score = 1 / (1 + math.exp(-self._parameters.near_score))
         self._template_size = model.template_size
         self._template_engine = load_engine(model.template_graph, backend, threads, {"side": model.template_size})
         self.backend = self._template_engine.backend
-        self._searches = [
-            _Search(load_engine(model.search_graph, backend, threads, {"side": side}), model.stride)
-            for side in model.search_sizes
+        self._search_engines = [
+            load_engine(model.search_graph, backend, threads, {"side": side}) for side in model.search_sides
         ]
+        ordinary, small, *near = self._search_engines
+        self._searches = [_Search(engine, model.stride) for engine in (ordinary, small)]
+        for search, engine in itertools.product(self._searches, near):
+            search.near = _Search(engine, model.stride, search, self._parameters.near_shift)
         self._cropper = SquareCropper()
         self._target: _Target | None = None
         self._warm_up()
@@ -54,24 +63,22 @@ class LightTrackTracker(Tracker):
         crop = self._template_engine.input_buffers["crop"]
         self._cropper.crop(frame, _corner(centre_x, side), _corner(centre_y, side), side, fill, crop)
         search = self._searches[small]
-        search.engine.hold(self._template_engine.run({}))
-        self._target = _Target(centre_x, centre_y, width, height, fill, search)
+        template = self._template_engine.run({})
+        search.engine.hold(template)
+        if search.near is not None:
+            search.near.engine.hold(template)
+        self._target = _Target(centre_x, centre_y, width, height, fill, search, calm=True)
 
     def update(self, frame: Frame) -> Estimate:
         target = self._known_target()
-        search = target.search
         context = context_side(target.width, target.height)
         scale = self._template_size / context  # crop pixels per frame pixel
-        side = max(1, round_half_away(context + (search.side - self._template_size) / scale))
-        x0, y0 = _corner(target.centre_x, side), _corner(target.centre_y, side)
-        self._cropper.crop(frame, x0, y0, side, target.fill, search.engine.input_buffers["crop"])
-        started = time.perf_counter()
-        outputs = search.engine.run({})
-        logits, distances = np.asarray(outputs["logits"]), np.asarray(outputs["distances"])
-        features = np.asarray(outputs["features"]) if "features" in outputs else None
-        ended = time.perf_counter()
-        found = search.decode(logits, distances, target.width * scale, target.height * scale, self._parameters)
-
+        near = target.search.near if target.calm else None
+        sight = self._sight(frame, target, context, near or target.search)
+        started = sight.started
+        if near is not None and sight.found.highest < self._near_score:
+            sight = self._sight(frame, target, context, target.search)
+        found = sight.found
         centre_x = target.centre_x + found.x / scale
         centre_y = target.centre_y + found.y / scale
         rate = (found.penalty * found.score * self._parameters.lr) ** 2  # squared: the authors' code blends twice
@@ -82,11 +89,12 @@ class LightTrackTracker(Tracker):
             centre_y=min(max(centre_y, 0.0), float(frame.height)),
             width=max(_SMALLEST, min(width, float(frame.width))),
             height=max(_SMALLEST, min(height, float(frame.height))),
+            calm=found.highest >= self._near_score and max(abs(found.x), abs(found.y)) <= _CALM * self._template_size,
         )
         left, top = target.centre_x - target.width / 2, target.centre_y - target.height / 2
         box = Box(max(0.0, left), max(0.0, top), target.width, target.height)
-        looks = None if features is None else search.appearance(features, found)
-        return Estimate(box, found.score, evidence=found.highest, appearance=looks, network=(started, ended))
+        network = started, sight.ended
+        return Estimate(box, found.score, evidence=found.highest, appearance=sight.appearance, network=network)
 
     @property
     def target(self) -> Box:
@@ -98,13 +106,27 @@ class LightTrackTracker(Tracker):
     def target(self, box: Box) -> None:
         centre_x, centre_y = box.centre
         self._target = self._known_target()._replace(
-            centre_x=centre_x, centre_y=centre_y, width=box.width, height=box.height
+            centre_x=centre_x, centre_y=centre_y, width=box.width, height=box.height, calm=False
         )
 
     def close(self) -> None:
         self._template_engine.close()
-        for search in self._searches:
-            search.engine.close()
+        for engine in self._search_engines:
+            engine.close()
+
+    def _sight(self, frame: Frame, target: _Target, context: float, search: _Search) -> _Sight:
+        """Search one crop about where the target was."""
+        scale = self._template_size / context
+        side = max(1, round_half_away(context + (search.side - self._template_size) / scale))
+        x0, y0 = _corner(target.centre_x, side), _corner(target.centre_y, side)
+        self._cropper.crop(frame, x0, y0, side, target.fill, search.engine.input_buffers["crop"])
+        started = time.perf_counter()
+        outputs = search.engine.run({})
+        logits, distances = np.asarray(outputs["logits"]), np.asarray(outputs["distances"])
+        features = np.asarray(outputs["features"]) if "features" in outputs else None
+        ended = time.perf_counter()
+        found = search.decode(logits, distances, target.width * scale, target.height * scale, self._parameters)
+        return _Sight(found, None if features is None else search.appearance(features, found), started, ended)
 
     def _known_target(self) -> _Target:
         if self._target is None:
@@ -115,10 +137,9 @@ class LightTrackTracker(Tracker):
         """What engines do in their first runs must not be the first frames'."""
         for _ in range(WARM_UP_RUNS):
             template = self._template_engine.run({})
-            for search in self._searches:
-                search.engine.hold(template)
-                outputs = search.engine.run({})
-                for output in outputs.values():
+            for engine in self._search_engines:
+                engine.hold(template)
+                for output in engine.run({}).values():
                     np.asarray(output)
 
 
@@ -131,6 +152,7 @@ class _Target(NamedTuple):
     height: float
     fill: Array  # (3,) uint8 BGR
     search: _Search  # chosen at the start by the target's size
+    calm: bool  # whether it may be looked for near by first
 
 
 class _Found(NamedTuple):
@@ -145,15 +167,38 @@ class _Found(NamedTuple):
     penalty: float
 
 
-class _Search:
-    """One size of search crop: its engine, and what decoding needs of the size."""
+class _Sight(NamedTuple):
+    """What one search crop shows."""
 
-    def __init__(self, engine: Engine, stride: int) -> None:
+    found: _Found
+    appearance: Array | None
+    started: float  # the network, time.perf_counter()
+    ended: float
+
+
+class _Search:
+    """One size of search crop: its engine, and what decoding needs of the size.
+
+    Args:
+        engine: whose crop is of that size.
+        stride: crop pixels per cell.
+        whole: the larger search of whose middle this one is, window and all; None: this one is whole.
+        shift: by how much its logits are lower than those of the whole.
+    """
+
+    near: _Search | None = None  # a smaller one to try first
+
+    def __init__(self, engine: Engine, stride: int, whole: _Search | None = None, shift: float = 0.0) -> None:
         self.engine = engine
         self.side = engine.inputs["crop"].shape[0]
         self._stride = stride
+        self._shift = shift
         self._cells = engine.outputs["logits"].shape[-1]
-        self._window = hann_window(self._cells).ravel()
+        middle = slice(0, None)
+        if whole is not None:
+            margin = (whole._cells - self._cells) // 2
+            middle = slice(margin, margin + self._cells)
+        self._window = hann_window(whole._cells if whole is not None else self._cells)[middle, middle].ravel()
 
     def decode(
         self, logits: Array, distances: Array, width: float, height: float, parameters: LightTrackHyperParameters
@@ -168,7 +213,7 @@ class _Search:
         Raises:
             LightTrackError: the network's outputs are not finite.
         """
-        scores = 1 / (1 + np.exp(-logits.ravel().astype(np.float64)))
+        scores = 1 / (1 + np.exp(-logits.ravel().astype(np.float64) - self._shift))
         left, top, right, bottom = distances.reshape(4, -1).astype(np.float64)
         # A cell may say 0; as good as 0 makes the penalty infinite without dividing by it.
         widths, heights = np.maximum(left + right, 1e-6), np.maximum(top + bottom, 1e-6)
