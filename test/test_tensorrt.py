@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 from lighttrack_ros.cli import main
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation import selftest
 from lighttrack_ros.evaluation.scene.scene import Scene
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import load_model
@@ -592,8 +593,11 @@ def test_selftest_compares_times_and_reports(capsys, tmp_path, sequence):
         figures = json.loads((tmp_path / "figures.json").read_text())
         assert json.loads(printed[printed.index("{") :]) == figures
         assert figures["machine"]["gpu"] == "Double"
-        assert [row["precision"] for row in figures["models"]] == ["fp32", "fp16"]
-        for row in figures["models"]:
+        assert set(figures["preprocessing"]) == {"crop", "rectangle", "whole_frame"}
+        assert "to the GPU from a 720p frame: resized by the CPU " in printed
+        rows = figures["models"][:2]  # int8 has tests of its own
+        assert [row["precision"] for row in rows] == ["fp32", "fp16"]
+        for row in rows:
             assert row["problem"] == ""
             assert row["compared_frames"] == 3
             assert row["overlap"]["least"] > 0.95
@@ -607,11 +611,23 @@ def test_selftest_compares_times_and_reports(capsys, tmp_path, sequence):
         assert main([*arguments, "--frames", "3"]) == 1
         assert "do not use this here: lighttrack_nano in fp32: " in capsys.readouterr().err
         figures = json.loads((tmp_path / "figures.json").read_text())
-        assert all("median overlap" in row["problem"] for row in figures["models"])
+        assert all("median overlap" in row["problem"] for row in figures["models"][:2])
         gpu.distort = DISTORTIONS["not finite"]
         assert main([*arguments, "--frames", "3"]) == 1
         figures = json.loads((tmp_path / "figures.json").read_text())
-        assert all("not finite" in row["problem"] for row in figures["models"])
+        assert all("not finite" in row["problem"] for row in figures["models"][:2])
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
+def test_selftest_leaves_nothing_where_a_copy_fails(binding, integrated):
+    with installed(Gpu(integrated=integrated), binding):
+        assert all(spread["p50"] > 0 for spread in selftest._preprocessing(2).values())
+    for works in range(3):
+        gpu = Gpu()
+        gpu.failing["cuMemcpyHtoDAsync"] = works
+        with installed(gpu, binding), pytest.raises(LightTrackError, match="cuMemcpyHtoDAsync failed"):
+            selftest._preprocessing(2)
 
 
 @pytest.fixture(scope="module")

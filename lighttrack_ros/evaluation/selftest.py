@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import time
@@ -15,12 +16,14 @@ import numpy.typing as npt
 from lighttrack_ros import __version__
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.clips import scene_clip, sequence_clips
+from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
 from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine, ranges
-from lighttrack_ros.runtime.build import import_tensorrt
-from lighttrack_ros.runtime.cuda import open_cuda
+from lighttrack_ros.runtime.build import drop_locals, import_tensorrt
+from lighttrack_ros.runtime.cuda import Cuda, open_cuda
 from lighttrack_ros.runtime.tensorrt import TensorRTEngine
 from lighttrack_ros.trackers import create_tracker
+from lighttrack_ros.trackers.crop import SquareCropper
 from lighttrack_ros.trackers.parity import compare
 
 _PRECISIONS = {"fp32": "tensorrt-fp32", "fp16": "tensorrt", "int8": "tensorrt-int8"}
@@ -42,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     figures: dict[str, Any] = {"machine": _machine(), "frames": str(args.sequences or "generated scene"), "models": []}
     print(", ".join(f"{name} {value}" for name, value in figures["machine"].items()))
+    figures["preprocessing"] = _preprocessing(args.frames)
+    _print_preprocessing(figures["preprocessing"])
     problems = []
     for model in map(load_model, args.models):
         for precision, backend in _PRECISIONS.items():
@@ -83,6 +88,72 @@ def _machine() -> dict[str, Any]:
         "processor": platform.machine(),
         "python": platform.python_version(),
     }
+
+
+def _preprocessing(runs: int) -> dict[str, Any]:
+    """What getting a crop to the network takes, and what resizing it on the GPU instead could save.
+
+    A camera's frame arrives in ordinary host memory. We resize its rectangle on the CPU, into page-locked memory,
+    which is uploaded (but not where the GPU shares the host's memory). Resizing on the GPU would leave the copy and
+    the upload of the rectangle; cropping there, those of the whole frame. What a kernel takes comes on top.
+    """
+    cuda = open_cuda()
+    try:
+        with cuda.current():
+            try:
+                times = _time_preprocessing(cuda, runs)
+            except BaseException as error:
+                drop_locals(error)  # PyCUDA destroys a stream with the last reference, in the context that is current
+                raise
+    finally:
+        cuda.close()
+    return {name: _spread(milliseconds) for name, milliseconds in times.items()}
+
+
+def _time_preprocessing(cuda: Cuda, runs: int) -> dict[str, npt.NDArray[np.float64]]:
+    image = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
+    frame, cropper, fill = from_bgr(image), SquareCropper(), np.zeros(3, np.uint8)
+    x, y, side, crop_side = 400, 200, 300, 256  # of a usual target, for a usual network
+    with contextlib.ExitStack() as resources:
+        stream = cuda.create_stream()
+        resources.callback(cuda.destroy_stream, stream)
+        host = cuda.allocate_host(image.nbytes)
+        resources.callback(cuda.free_host, host)
+        device = cuda.allocate(image.nbytes)
+        resources.callback(cuda.free, device)
+
+        def page_locked(height: int, width: int) -> npt.NDArray[np.uint8]:
+            return host.array[: height * width * 3].reshape(height, width, 3)
+
+        def upload(array: npt.NDArray[np.uint8]) -> None:
+            if not cuda.device.integrated:
+                cuda.upload(device, array, stream)
+                cuda.synchronize(stream)
+
+        def crop() -> None:
+            array = page_locked(crop_side, crop_side)
+            cropper.crop(frame, x, y, side, fill, array)
+            upload(array)
+
+        def rectangle() -> None:
+            array = page_locked(side, side)
+            np.copyto(array, frame.region(x, y, x + side, y + side))
+            upload(array)
+
+        def whole_frame() -> None:
+            array = page_locked(frame.height, frame.width)
+            np.copyto(array, frame.bgr())
+            upload(array)
+
+        times: dict[str, npt.NDArray[np.float64]] = {}
+        for way in (crop, rectangle, whole_frame):
+            way()
+            times[way.__name__] = milliseconds = np.empty(runs)
+            for index in range(runs):
+                started = time.perf_counter()
+                way()
+                milliseconds[index] = (time.perf_counter() - started) * 1e3
+    return times
 
 
 def _compare(model: Model, backend: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -134,6 +205,14 @@ def _networks(model: Model, backend: str, runs: int) -> dict[str, Any]:
 def _spread(values: npt.NDArray[np.float64], digits: int = 3) -> dict[str, float]:
     names = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
     return {name: round(float(np.percentile(values, percent)), digits) for name, percent in names.items()}
+
+
+def _print_preprocessing(figures: dict[str, Any]) -> None:
+    crop, rectangle, frame = (figures[name]["p50"] for name in ("crop", "rectangle", "whole_frame"))
+    print(
+        f"to the GPU from a 720p frame: resized by the CPU {crop:.3f} ms, the rectangle as it is {rectangle:.3f} ms, "
+        f"the whole frame {frame:.3f} ms; resizing on the GPU could save {max(0.0, crop - rectangle):.3f} ms at most"
+    )
 
 
 def _print(row: dict[str, Any]) -> None:
