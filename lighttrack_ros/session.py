@@ -16,7 +16,7 @@ from lighttrack_ros.models import SessionSettings
 from lighttrack_ros.trackers.base import Estimate, Tracker
 
 NOWHERE = Box(0.0, 0.0, 0.0, 0.0)
-_FIRST_LOOKS = 10  # frames at the start from which it is learnt how the target looks
+_NEWS = 0.1  # share of the newest frame in what is known of how the target looks
 
 
 class State(IntEnum):
@@ -47,8 +47,9 @@ class Session:
     """Follows one target with a tracker and says what may be believed; not thread-safe.
 
     While the target is in sight the box is the tracker's own, cut at the frame's edges. Once it is lost the
-    session takes the tracker round the place where the target was last seen, one look a frame, at the size
-    that it last had, until it is confident at one place on several frames in a row.
+    tracker looks at one place a frame, for a target of the size that it last had, until the session is confident
+    at one place on several frames in a row. Every other look goes on from where the tracker was led, as if nothing
+    had been lost; those between go round the place where the target was last seen.
 
     Args:
         tracker: whose target is the session's from now on.
@@ -67,7 +68,9 @@ class Session:
         self._doubtful = 0  # frames in a row on which an uncertain one was not confirmed
         self._convincing = 0  # frames in a row on which an uncertain or lost one was found, at one place
         self._looks = Looks()
-        self._places: Iterator[Box] = iter(())
+        self._trail = NOWHERE  # where the tracker was led since the target was lost
+        self._on_trail = False  # whether the last look was there
+        self._places: Iterator[Box] = iter(())  # for the looks between
 
     def start(self, frame: Frame, box: Box) -> Report:
         """Take the target from `box` on `frame`, forgetting any earlier one.
@@ -89,7 +92,8 @@ class Session:
         if self._state == State.IDLE:
             return Report(self._state, NOWHERE, 0.0)
         if self._state == State.LOST and not self._convincing:
-            self._tracker.target = next(self._places)
+            self._on_trail = not self._on_trail
+            self._tracker.target = self._trail if self._on_trail else next(self._places)
         expected = self._tracker.target
         estimate = self._tracker.update(frame)
         confidence = self._confidence(estimate)
@@ -101,6 +105,8 @@ class Session:
             self._seen = self._tracker.target
             self._looks.learn(estimate)
         if self._state == State.LOST:
+            if self._on_trail:
+                self._trail = self._at_last_size(self._tracker.target)
             return self._report(frame, self._seen, 0.0, estimate)
         return self._report(frame, estimate.box, confidence, estimate)
 
@@ -116,7 +122,7 @@ class Session:
         if self._convincing >= self._settings.found_frames:
             self._state = State.TRACKING
         elif self._state == State.UNCERTAIN and self._doubtful >= self._settings.lost_frames:
-            self._state = State.LOST
+            self._state, self._on_trail = State.LOST, True
             self._places = _search_places(self._seen, frame)
 
     def _report(self, frame: Frame, box: Box, confidence: float, estimate: Estimate) -> Report:
@@ -129,25 +135,33 @@ class Session:
         evidence = log_odds(estimate) - settings.unlikeness * self._looks.unlike(estimate)
         return 1 / (1 + math.exp(-settings.slope * (evidence - settings.midpoint)))
 
+    def _at_last_size(self, box: Box) -> Box:
+        (x, y), (_, _, width, height) = box.centre, self._seen
+        return Box(x - width / 2, y - height / 2, width, height)
+
 
 class Looks:
-    """How a target looked when it was first tracked; says how much something else looks unlike it."""
+    """How a target has looked lately; says how much something else looks unlike it."""
 
     def __init__(self) -> None:
-        self._sum: npt.NDArray[np.float32] | None = None
+        self._mean: npt.NDArray[np.float32] | None = None
         self._count = 0
 
     def learn(self, estimate: Estimate) -> None:
-        """Take in how a target that is believed in looks; only the first few count."""
-        if estimate.appearance is not None and self._count < _FIRST_LOOKS:
-            self._sum = estimate.appearance.copy() if self._sum is None else self._sum + estimate.appearance
-            self._count += 1
+        """Take in how a target that is believed in looks: all count the same at first, later the newer ones more."""
+        if estimate.appearance is None:
+            return
+        self._count += 1
+        if self._mean is None:
+            self._mean = estimate.appearance.copy()
+        else:
+            self._mean += (estimate.appearance - self._mean) * np.float32(max(1 / self._count, _NEWS))
 
     def unlike(self, estimate: Estimate) -> float:
-        """1 - cosine of how this looks and how the target looked; 0 where nothing is known."""
-        if estimate.appearance is None or self._sum is None:
+        """1 - cosine of how this looks and how the target did; 0 where nothing is known."""
+        if estimate.appearance is None or self._mean is None:
             return 0.0
-        return 1 - float(estimate.appearance @ self._sum) / max(float(np.linalg.norm(self._sum)), 1e-12)
+        return 1 - float(estimate.appearance @ self._mean) / max(float(np.linalg.norm(self._mean)), 1e-12)
 
 
 def log_odds(estimate: Estimate) -> float:

@@ -14,7 +14,9 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import absence, fit_session
 from lighttrack_ros.evaluation.fit_session import Record
 from lighttrack_ros.evaluation.sequences import find_sequences
+from lighttrack_ros.geometry import Box
 from lighttrack_ros.models import SessionSettings, load_model, save_model
+from lighttrack_ros.trackers import Estimate
 
 LENGTH, WIDE, HIGH = 31, 320, 300
 
@@ -87,33 +89,38 @@ def records(unlike_when_gone, seed=0):
     """Clips of 30 frames, the last 15 without target."""
     rng = np.random.default_rng(seed)
     overlap = np.r_[np.full(15, 0.8), np.full(15, np.nan)]
-    gone = np.isnan(overlap)
-    return [
-        Record(
-            np.c_[rng.normal(np.where(gone, 3, 6), 2), np.abs(rng.normal(np.where(gone, unlike_when_gone, 0.1), 0.1))],
-            overlap,
-        )
-        for _ in range(60)
-    ]
+    made = []
+    for _ in range(60):
+        estimates = []
+        for gone in np.isnan(overlap):
+            score = 1 / (1 + np.exp(-rng.normal(3 if gone else 6, 2)))
+            angle = np.arccos(1 - (unlike_when_gone if gone else 0.05)) + rng.normal(0, 0.1)
+            looks = np.array([np.cos(angle), np.sin(angle)], np.float32)
+            estimates.append(Estimate(Box(0, 0, 9, 9), score, appearance=looks))
+        made.append(Record(estimates, overlap))
+    return made
 
 
-@pytest.mark.parametrize("unlike", [0.1, 0.5])
+@pytest.mark.parametrize("unlike", [0.05, 0.5])
 def test_thresholds_keep_what_they_promise(unlike):
     made = records(unlike)
     settings = fit_session.fit(made)
-    assert (settings.unlikeness > 5) == (unlike == 0.5)
-    confidence = np.concatenate([fit_session._confidence(settings, record.evidence) for record in made])
-    gone = np.isnan(np.concatenate([record.overlap for record in made]))
+    assert (settings.unlikeness > 3) == (unlike == 0.5)
+    confidence = np.concatenate([fit_session.confidence(settings, fit_session.evidence(one, settings)) for one in made])
+    gone = np.isnan(np.concatenate([one.overlap for one in made]))
     assert np.mean(confidence[~gone] < settings.uncertain) <= fit_session.MAY_DOUBT + 0.02
     assert np.mean(confidence[~gone] >= settings.found) >= fit_session.MUST_RETURN - 0.02
-    assert np.mean(confidence[gone] >= settings.uncertain) < (0.9 if unlike == 0.1 else 0.1)
+    kept = np.mean(confidence[gone] >= settings.uncertain)
+    assert kept < 0.1 if unlike == 0.5 else kept > 0.5
     assert settings.uncertain < settings.found
 
 
 def test_too_little_to_fit_on_and_scores_that_say_nothing_are_refused():
     with pytest.raises(LightTrackError, match="expected 50"):
         fit_session.fit(records(0.5)[:2])
-    backwards = [Record(record.evidence * (-1, 1), record.overlap) for record in records(0.1)]
+    backwards = [
+        Record([Estimate(seen.box, 1 - seen.confidence) for seen in one.estimates], one.overlap) for one in records(0.5)
+    ]
     with pytest.raises(LightTrackError, match="no higher with a target"):
         fit_session.fit(backwards)
 

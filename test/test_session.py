@@ -135,11 +135,28 @@ def test_what_looks_unlike_the_target_is_not_believed_however_sure_the_network_i
         said += states(session, *[SURE] * frames)
     # The look-alike is taken for the target neither where it was nor while it is looked for.
     assert said == "T" * 12 + "UULLL" + "LT"
-    # cos 0.2 from the mean of what was seen first, which is an angle of 0.
-    tracker.appearance = look(0.2)
+
+
+def test_unlikeness_takes_log_odds_away():
+    tracker = ScriptedTracker()
+    session = Session(tracker, SessionSettings(unlikeness=20))
+    session.start(FRAME, START)
+    for angle in (0.1, -0.1):
+        tracker.appearance = look(angle)
+        play(session, SURE)
+    tracker.appearance = look(0.2)  # from the mean, which is at 0
     (report,) = play(session, SURE)
     log_odds = np.log(SURE / (1 - SURE)) - 20 * (1 - np.cos(0.2))
     assert report.confidence == pytest.approx(1 / (1 + np.exp(-log_odds)), abs=1e-4)
+
+
+def test_a_target_that_slowly_comes_to_look_otherwise_stays_itself():
+    tracker = ScriptedTracker()
+    session = Session(tracker, SessionSettings(unlikeness=20))
+    session.start(FRAME, START)
+    for angle in np.linspace(0, 1.5, 150):
+        tracker.appearance = look(angle)
+        assert states(session, SURE) == "T"
 
 
 def test_how_another_target_looked_is_forgotten():
@@ -161,8 +178,11 @@ def test_a_lost_target_is_reported_where_it_was_last_believed_to_be(session):
 def test_the_search_starts_where_it_was_and_covers_the_frame_at_its_last_size(session):
     play(session, *[GONE] * 3)
     session._tracker.looked.clear()
-    play(session, *[GONE] * 600)
+    play(session, *[GONE] * 1200)
     looked = session._tracker.looked
+    # Every other look goes where the tracker was led, which here is where the target was.
+    assert looked[1::2] == [START] * 600
+    looked = looked[::2]
     assert looked[0] == START
     assert all((box.width, box.height) == (START.width, START.height) for box in looked)
     centres = np.array([box.centre for box in looked])
@@ -175,6 +195,17 @@ def test_the_search_starts_where_it_was_and_covers_the_frame_at_its_last_size(se
     # Near places come first.
     distances = np.linalg.norm(centres[:9] - START.centre, axis=1)
     assert (distances <= 1.5 * step).all()
+
+
+def test_the_tracker_goes_on_from_where_it_was_led(session):
+    play(session, *[GONE] * 3)
+    session._tracker.looked.clear()
+    play(session, *[GONE, (GONE, 20)] * 3)
+    assert [box.x for box in session._tracker.looked[1::2]] == [300, 320, 340]
+    # A target that was lost for nothing is found where it went meanwhile.
+    reports = play(session, GONE, (SURE, 20), SURE)
+    assert [report.state for report in reports] == [State.LOST, State.LOST, State.TRACKING]
+    assert reports[-1].box == START._replace(x=380)
 
 
 def test_every_box_lies_inside_the_frame(session):

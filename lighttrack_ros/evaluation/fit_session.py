@@ -27,14 +27,15 @@ from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import DEFAULT_MODEL, SessionSettings, load_model, save_model
 from lighttrack_ros.session import Looks, Session, State, log_odds
 from lighttrack_ros.trackers import create_tracker
-from lighttrack_ros.trackers.base import Tracker
+from lighttrack_ros.trackers.base import Estimate, Tracker
 
 AS_IT_IS = "as it is"
 FOLLOWED, MISSED = 0.4, 0.1  # overlap with the truth from which a target is followed, and under which it is not
-MAY_DOUBT = 0.03  # share of the followed frames that may be uncertain
-MAY_LOSE = 0.01  # share of the followed frames on which the doubt may have lasted until the target counts as lost
+MAY_DOUBT = 0.02  # share of the followed frames that may be uncertain
+MAY_LOSE = 0.005  # share of the followed frames on which the doubt may have lasted until the target counts as lost
 MAY_RETURN = 0.05  # share of the frames without target that may seem good enough to be believed again
 MUST_RETURN = 0.85  # share of the followed frames that must be
+MOST_UNLIKENESS = 90.0  # of what it may take away, lest a target that turns be refused
 LOST_FRAMES = range(3, 16)
 SOON = 5  # frames that a session may take until it doubts, and 2 SOON to find the target again
 
@@ -57,11 +58,11 @@ class Record:
     """What a tracker said of one clip, a row a frame from the second on.
 
     Attributes:
-        evidence: (frames, 2) float64: log odds of the score, and how unlike the start it looks.
+        estimates: as far as the target has been gone for so long that it would count as lost.
         overlap: (frames,) float64 with the truth; nan where there is no target.
     """
 
-    evidence: Floats
+    estimates: Sequence[Estimate]
     overlap: Floats
 
 
@@ -116,32 +117,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def record(tracker: Tracker, clip: Clip) -> Record:
-    """Follow a clip without a session, as far as the target is gone for so long that it would count as lost."""
-    evidence, overlaps = [], []
-    looks = Looks()
+    """Follow a clip without a session."""
+    estimates, overlaps = [], []
     for index, (frame, truth) in enumerate(zip(clip.frames, clip.truth, strict=False)):
         if index == 0:
             tracker.init(from_bgr(frame), Box(*map(float, truth)))
             continue
         if index >= clip.gone + absence.GONE:
             break
-        estimate = tracker.update(from_bgr(frame))
-        evidence.append((log_odds(estimate), looks.unlike(estimate)))
+        estimates.append(tracker.update(from_bgr(frame)))
         overlaps.append(_overlap(tracker.target, truth))
-        if index < clip.gone:
-            looks.learn(estimate)
         while tracker.idle_work():
             pass
-    return Record(np.array(evidence), np.array(overlaps))
+    return Record(estimates, np.array(overlaps))
 
 
 def fit(records: Sequence[Record]) -> SessionSettings:
     """Settings that part followed frames from those without a target.
 
     Raises:
-        LightTrackError: too few of either.
+        LightTrackError: too few of either, or the score is no higher with a target than without.
     """
-    evidence = np.concatenate([record.evidence for record in records])
     overlap = np.concatenate([record.overlap for record in records])
     followed, absent = overlap > FOLLOWED, np.isnan(overlap)
     if min(followed.sum(), absent.sum()) < 50:
@@ -149,35 +145,64 @@ def fit(records: Sequence[Record]) -> SessionSettings:
             f"{followed.sum()} frames on which the target is followed and {absent.sum()} without it, expected 50 of "
             "each at least: give more sequences, or a model that follows them"
         )
-    kept = followed | absent
-    weight, unlike, offset = map(float, logistic_regression(evidence[kept], followed[kept]))
-    if unlike >= 0:  # looking unlike must not speak for the target: a network that does not say, or noise
-        weight, offset = map(float, logistic_regression(evidence[kept, :1], followed[kept]))
-        unlike = 0.0
-    if weight <= 0:
+    # How the target is taken to look depends on what is believed, and so on the settings.
+    settings = _fit(records, [evidence(record, None) for record in records])
+    for _ in range(3):
+        settings = _fit(records, [evidence(record, settings) for record in records])
+    return settings
+
+
+def evidence(record: Record, settings: SessionSettings | None) -> Floats:
+    """(frames, 2) float64: log odds of the score, and how unlike itself the target looks.
+
+    Args:
+        settings: a frame is believed by these, as in a session; None: by the truth.
+    """
+    looks, rows = Looks(), []
+    for estimate, overlap in zip(record.estimates, record.overlap, strict=True):
+        row = log_odds(estimate), looks.unlike(estimate)
+        rows.append(row)
+        if overlap > FOLLOWED if settings is None else confidence(settings, np.array([row]))[0] >= settings.uncertain:
+            looks.learn(estimate)
+    return np.array(rows)
+
+
+def confidence(settings: SessionSettings, evidence: Floats) -> Floats:
+    """The session's, (frames,), of evidence (frames, 2)."""
+    scores = evidence[:, 0] - settings.unlikeness * evidence[:, 1] - settings.midpoint
+    return np.asarray(1 / (1 + np.exp(-settings.slope * scores)), np.float64)
+
+
+def _fit(records: Sequence[Record], evidences: Sequence[Floats]) -> SessionSettings:
+    together, overlap = np.concatenate(evidences), np.concatenate([record.overlap for record in records])
+    followed = overlap > FOLLOWED
+    kept = followed | np.isnan(overlap)
+    weight, unlike, _ = map(float, logistic_regression(together[kept], followed[kept]))
+    # Looking unlike must not speak for the target, nor be all that counts.
+    unlikeness = 0.0 if unlike >= 0 else MOST_UNLIKENESS if weight <= 0 else min(-unlike / weight, MOST_UNLIKENESS)
+    unlikeness = round(unlikeness, 1)
+    both = together[kept] @ (1, -unlikeness)
+    slope, offset = map(float, logistic_regression(both[:, None], followed[kept]))
+    if slope <= 0:
         raise LightTrackError(
-            "the network's score is no higher with a target than without: it cannot tell when it is lost"
+            "the network's score is no higher with a target than without: it cannot tell when the target is lost"
         )
-    settings = SessionSettings(
-        unlikeness=round(-unlike / weight, 2), midpoint=round(-offset / weight, 2), slope=round(weight, 3)
-    )
-    confidence = [_confidence(settings, record.evidence) for record in records]
-    together = np.concatenate(confidence)
-    uncertain = float(np.quantile(together[followed], MAY_DOUBT))
-    uncertain = round(min(max(uncertain, 0.02), 0.6), 2)
+    settings = SessionSettings(unlikeness=unlikeness, midpoint=round(-offset / slope, 2), slope=round(slope, 3))
+    believed = [confidence(settings, rows) for rows in evidences]
+    of_followed = np.concatenate(believed)[followed]
+    uncertain = round(min(max(float(np.quantile(of_followed, MAY_DOUBT)), 0.02), 0.6), 2)
     pairs = np.concatenate(
         [
             np.minimum(values[1:], values[:-1])[np.isnan(record.overlap[1:]) & np.isnan(record.overlap[:-1])]
-            for values, record in zip(confidence, records, strict=True)
+            for values, record in zip(believed, records, strict=True)
         ]
     )
-    returns = float(np.quantile(pairs, 1 - MAY_RETURN)) if len(pairs) else 0.5
-    found = min(returns, float(np.quantile(together[followed], 1 - MUST_RETURN)))
+    found = min(float(np.quantile(pairs, 1 - MAY_RETURN)), float(np.quantile(of_followed, 1 - MUST_RETURN)))
     found = round(min(max(found, uncertain + 0.05, 0.3), 0.98), 2)
     doubts = np.concatenate(
         [
             _in_a_row(values < uncertain)[record.overlap > FOLLOWED]
-            for values, record in zip(confidence, records, strict=True)
+            for values, record in zip(believed, records, strict=True)
         ]
     )
     lost_frames = next((n for n in LOST_FRAMES if np.mean(doubts >= n) <= MAY_LOSE), LOST_FRAMES[-1])
@@ -322,11 +347,6 @@ def _percent(share: float | None) -> str:
 
 def _share(of: NDArray[np.bool_]) -> float | None:
     return float(np.mean(of)) if len(of) else None
-
-
-def _confidence(settings: SessionSettings, evidence: Floats) -> Floats:
-    scores = evidence[:, 0] - settings.unlikeness * evidence[:, 1] - settings.midpoint
-    return np.asarray(1 / (1 + np.exp(-settings.slope * scores)), np.float64)
 
 
 def _in_a_row(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
