@@ -12,10 +12,13 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.compare import Entrant, compare, count_failures
 from lighttrack_ros.evaluation.compare_plot import Point, draw_comparison
 from lighttrack_ros.evaluation.opencv_trackers import CLASSICAL, CONTRIB, OpenCvTracker
+from lighttrack_ros.evaluation.plain_lighttrack import plain_lighttrack
 from lighttrack_ros.evaluation.scene import Scene
-from lighttrack_ros.evaluation.sequences import load_sequence, save_scene
+from lighttrack_ros.evaluation.sequences import load_sequence, resized, save_scene
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
+from lighttrack_ros.models import load_model
+from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.base import Estimate
 
 
@@ -189,3 +192,22 @@ def test_who_was_not_timed_is_left_out_of_the_picture():
     picture = draw_comparison([timed], "")
     np.testing.assert_array_equal(draw_comparison([timed, Point("gave up", False, np.nan, np.nan, 0.6)], ""), picture)
     assert not np.array_equal(draw_comparison([], ""), picture)
+
+
+def test_the_plain_port_is_the_same_tracker(scenes, model):
+    loaded = load_model(model)
+    plain, ours = plain_lighttrack(loaded, 1), create_tracker(loaded, threads=1)
+    sequence = load_sequence(scenes / "first")
+    frames = [from_bgr(image) for image in sequence.frames]
+    for tracker in (plain, ours):
+        tracker.init(frames[0], sequence.init_box)
+    for frame in frames[1:]:
+        assert plain.update(frame).box == pytest.approx(ours.update(frame).box, abs=0.05)
+
+
+def test_frames_and_boxes_are_resized_together(scenes):
+    sequence = load_sequence(scenes / "first")
+    wide = resized(sequence, 640, 120)
+    assert {image.shape for image in wide.frames} == {(120, 640, 3)}
+    np.testing.assert_allclose(wide.truth, sequence.truth * [2, 0.5, 2, 0.5])
+    assert wide.init_box == pytest.approx(wide.truth[0])

@@ -1,5 +1,6 @@
 """The engine protocol on ONNX Runtime: fixed sizes, bound buffers, clear refusals."""
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -33,15 +34,22 @@ def offset(value):
     return np.full((1, 1), value, np.float32)
 
 
-def test_shapes_are_static_once_loaded(graph):
-    engine = load_engine(graph, dimensions={"side": 3})
-    assert engine.backend == "onnxruntime"
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def backend(request):
+    if request.param == "openvino":
+        pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    return request.param
+
+
+def test_shapes_are_static_once_loaded(graph, backend):
+    engine = load_engine(graph, backend, dimensions={"side": 3})
+    assert engine.backend == backend
     assert engine.inputs["x"] == ((3, 3), np.dtype(np.uint8))
     assert engine.outputs["y"] == ((3, 3), np.dtype(np.float32))
 
 
-def test_inputs_may_be_given_held_or_written_in_place(graph):
-    engine = load_engine(graph, dimensions={"side": 2})
+def test_inputs_may_be_given_held_or_written_in_place(graph, backend):
+    engine = load_engine(graph, backend, dimensions={"side": 2})
     engine.input_buffers["x"][:] = [[1, 2], [3, 4]]
     engine.hold({"o": offset(10)})
     assert engine.run({})["y"].tolist() == [[11, 12], [13, 14]]
@@ -52,8 +60,11 @@ def test_inputs_may_be_given_held_or_written_in_place(graph):
     assert engine.run({"x": np.arange(8, dtype=np.uint8).reshape(2, 4)[:, ::2]})["y"].tolist() == [[10, 12], [14, 16]]
 
 
-def test_one_engines_output_is_anothers_input(graph):
-    first, second = load_engine(graph, dimensions={"side": 1}), load_engine(graph, dimensions={"side": 1})
+def test_one_engines_output_is_anothers_input(graph, backend):
+    first, second = (
+        load_engine(graph, backend, dimensions={"side": 1}),
+        load_engine(graph, backend, dimensions={"side": 1}),
+    )
     first.input_buffers["x"][:] = 3
     passed = first.run({"o": offset(1)})["y"]
     assert second.run({"o": passed})["y"].tolist() == [[4]]
@@ -70,8 +81,8 @@ def test_one_engines_output_is_anothers_input(graph):
         ({"x": np.zeros((2, 2), np.float32)}, "input x is float32"),
     ],
 )
-def test_wrong_inputs_are_refused_and_nothing_is_lost(graph, inputs, complaint):
-    engine = load_engine(graph, dimensions={"side": 2})
+def test_wrong_inputs_are_refused_and_nothing_is_lost(graph, backend, inputs, complaint):
+    engine = load_engine(graph, backend, dimensions={"side": 2})
     engine.input_buffers["x"][:] = 5
     for call in (engine.run, engine.hold):
         with pytest.raises(LightTrackError, match=complaint):
@@ -79,19 +90,34 @@ def test_wrong_inputs_are_refused_and_nothing_is_lost(graph, inputs, complaint):
     assert engine.run({})["y"].tolist() == [[5, 5], [5, 5]]
 
 
-def test_what_cannot_be_loaded_is_named(graph, tmp_path):
+def test_what_cannot_be_loaded_is_named(graph, backend, tmp_path):
     with pytest.raises(LightTrackError, match=r"none\.onnx: no such graph"):
         load_engine(tmp_path / "none.onnx")
     with pytest.raises(LightTrackError, match=r"backend is 'abacus', expected one of auto, onnxruntime"):
         load_engine(graph, "abacus")
     with pytest.raises(LightTrackError, match=r"x has free dimensions \['side', 'side'\]"):
-        load_engine(graph)
+        load_engine(graph, backend)
     (tmp_path / "rubbish.onnx").write_bytes(b"rubbish")
-    with pytest.raises(LightTrackError, match=r"rubbish\.onnx: ONNX Runtime cannot load it"):
-        load_engine(tmp_path / "rubbish.onnx")
+    with pytest.raises(LightTrackError, match=r"rubbish\.onnx: (ONNX Runtime cannot load it|cannot be read)"):
+        load_engine(tmp_path / "rubbish.onnx", backend)
 
 
-def test_closing_twice_is_safe(graph):
-    engine = load_engine(graph, dimensions={"side": 2})
+def test_closing_twice_is_safe(graph, backend):
+    engine = load_engine(graph, backend, dimensions={"side": 2})
     engine.close()
     engine.close()
+
+
+def test_openvino_sees_what_onnx_runtime_sees(mobile):
+    """On a processor that calculates in bfloat16 as on one that does not."""
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    generator = np.random.default_rng(0)
+    crop = cv2.resize(generator.integers(0, 256, (9, 9, 3), dtype=np.uint8), (256, 256), interpolation=cv2.INTER_CUBIC)
+    template = np.ascontiguousarray(crop[64:192, 64:192])
+    scores = {}
+    for backend in ("onnxruntime", "openvino"):
+        kept = load_engine(mobile / "template.onnx", backend, 1, {"side": 128}).run({"crop": template})
+        found = load_engine(mobile / "search.onnx", backend, 1, {"side": 256}).run({"crop": crop, **kept})
+        scores[backend] = 1 / (1 + np.exp(-found["logits"]))
+    np.testing.assert_allclose(scores["openvino"], scores["onnxruntime"], atol=0.05)
+    assert scores["onnxruntime"].max() > 0.5

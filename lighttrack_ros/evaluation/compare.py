@@ -27,12 +27,13 @@ from lighttrack_ros.evaluation import metrics, sequences
 from lighttrack_ros.evaluation.compare_plot import Point, draw_comparison
 from lighttrack_ros.evaluation.evaluate import Evaluation, SequenceResult, describe_machine
 from lighttrack_ros.evaluation.opencv_trackers import CLASSICAL, CONTRIB, NETWORKS, classical_tracker, network_tracker
-from lighttrack_ros.evaluation.video import check_writable
+from lighttrack_ros.evaluation.plain_lighttrack import plain_lighttrack
+from lighttrack_ros.evaluation.video import check_writable, parse_size
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame, from_bgr
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
 from lighttrack_ros.trackers import create_tracker
-from lighttrack_ros.trackers.base import Estimate
+from lighttrack_ros.trackers.base import Estimate, Tracker
 
 
 class Follower(Protocol):
@@ -134,7 +135,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[DEFAULT_MODEL],
         metavar="MODEL[@BACKEND]",
-        help="names or folders of our models, each with the backend that runs it (default: %(default)s)",
+        help="names or folders of our models, each with the backend that runs it; @plain runs a LightTrack as it is "
+        "usually ported, for comparison (default: %(default)s)",
     )
     parser.add_argument(
         "--opencv",
@@ -153,6 +155,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CPU threads of each tracker; with more than one, those that wait for work disturb the others' "
         "timings (default: %(default)s)",
     )
+    parser.add_argument(
+        "--size", metavar="WIDTHxHEIGHT", help="resize all frames, as to a camera's (default: as they are)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy against time to this file")
 
@@ -167,6 +172,8 @@ def run(args: argparse.Namespace) -> int:
     with_truth = [sequence for sequence in found if sequence.truth is not None]
     if not with_truth:
         raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
+    if args.size is not None:
+        with_truth = [sequences.resized(sequence, *parse_size(args.size)) for sequence in with_truth]
     threads_before = cv2.getNumThreads()
     cv2.setNumThreads(args.threads)
     entrants: list[Entrant] = []
@@ -203,7 +210,10 @@ def _enter(args: argparse.Namespace, entrants: list[Entrant]) -> list[str]:
     for wanted in args.models:
         name, _, backend = wanted.partition("@")
         model = load_model(name)
-        tracker = create_tracker(model, backend or "auto", args.threads)
+        if backend == "plain":
+            tracker: Tracker = plain_lighttrack(model, args.threads)
+        else:
+            tracker = create_tracker(model, backend or "auto", args.threads)
         label = f"{model.name} ({tracker.backend})" if backend else model.name
         entrants.append(Entrant(label, True, tracker.backend, tracker))
     for name, (kind, _) in NETWORKS.items():

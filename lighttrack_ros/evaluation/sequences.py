@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,6 +102,22 @@ def load_sequence(folder: Path) -> Sequence:
         raise LightTrackError(f"{boxes_path}: line 1 is {_line(first)}, expected a box of positive size to start on")
     visible = None if truth is None else _visible(folder / VISIBLE_FILE, truth)
     return Sequence(folder.name, frames, Box(*(float(value) for value in first)), truth, visible)
+
+
+def resized(sequence: Sequence, width: int, height: int) -> Sequence:
+    """The same clip as from a camera of that size, in pixels; its shape is not kept.
+
+    Raises:
+        LightTrackError: the first frame cannot be decoded.
+    """
+    first = next(iter(sequence.frames))
+    factors = np.tile([width / first.shape[1], height / first.shape[0]], 2)
+    return replace(
+        sequence,
+        frames=_ResizedFrames(sequence.frames, width, height),
+        init_box=Box(*(factors * sequence.init_box).tolist()),
+        truth=None if sequence.truth is None else sequence.truth * factors,
+    )
 
 
 def save_scene(scene: Iterable[SceneFrame], folder: Path, on_frame: Callable[[], object] | None = None) -> Sequence:
@@ -211,3 +227,16 @@ def _frames(folder: Path) -> FrameSource:
 
 def _line(values: NDArray[np.float64]) -> str:
     return ",".join(f"{value:g}" for value in values)
+
+
+class _ResizedFrames:
+    """A `FrameSource`."""
+
+    def __init__(self, frames: FrameSource, width: int, height: int) -> None:
+        self._frames = frames
+        self._size = width, height
+        self.name, self.fps, self.count = frames.name, frames.fps, frames.count
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        for image in self._frames:
+            yield cv2.resize(image, self._size).astype(np.uint8, copy=False)
