@@ -122,6 +122,32 @@ def test_without_a_target_no_image_is_decoded(tracker, clip):
     assert after["backend"] in ("onnxruntime", "tensorrt")  # what runs in fact, not "auto"
 
 
+def test_while_nobody_can_draw_a_box_few_images_are_taken(start, clip, world):
+    tracker = start(reliability="reliable")
+    tracker.wait_until_connected()
+    topic = tracker.init_box.topic_name
+    for publisher in (tracker.init_box, tracker.init_roi):
+        world.node.destroy_publisher(publisher)
+
+    def received_of_forty() -> int:
+        before = int(tracker.counts()["images_received"])
+        for _ in range(40):
+            stamp = clip.fresh_stamp()
+            tracker.show(clip.images[0], stamp)
+            time.sleep(0.01)
+        assert tracker.wait_for_target(stamp).state == TrackedTarget.STATE_IDLE, "the newest is always among them"
+        return int(tracker.counts()["images_received"]) - before
+
+    tracker.wait_for(lambda: received_of_forty() <= 20, "a node that leaves images alone")
+    tracker.init_box = world.node.create_publisher(InitBox, topic, 1)
+    tracker.wait_for(tracker.init_box.get_subscription_count, "the node's subscription")
+    tracker.start_on(clip)
+    for image, box in zip(clip.images[1:10], clip.boxes[1:10], strict=True):
+        target = tracker.track(image, clip.fresh_stamp())
+        assert intersection_over_union(box_of(target), box) > 0.5
+        assert target.frames_dropped == 0
+
+
 def test_a_box_without_a_stamp_is_for_the_next_image(tracker, clip):
     tracker.point_at(clip.boxes[3], target_id="next")
     # The box and the image travel on two topics: send images until the box has overtaken one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -19,6 +20,8 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 _WAIT = 10**9  # nanoseconds after which the thread looks whether ROS is still there
+_NAP = 2 * 10**8  # nanoseconds between two looks at the newest image, while not all are wanted
+_CERTAIN = 1.0  # seconds for which images are taken once they are wanted, before that is asked again
 
 
 class ImageStream:
@@ -35,6 +38,8 @@ class ImageStream:
         reliable: ask for every image, or take what arrives.
         on_image: called with the serialised message, in the stream's thread.
         on_incompatible: called with rclpy's event in the stream's thread, when a publisher cannot serve it.
+        is_wanted: whether every image is. While it says no, the newest is handed on five times a second and the
+            others stay with the middleware: taking an image costs more than all else that an idle node does.
     """
 
     def __init__(
@@ -45,9 +50,11 @@ class ImageStream:
         reliable: bool,
         on_image: Callable[[bytes], None],
         on_incompatible: Callable[[Any], None],
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         self._node = node
         self._on_image = on_image
+        self._is_wanted = is_wanted
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         self._subscription = node.create_subscription(
             message_type,
@@ -59,7 +66,7 @@ class ImageStream:
             raw=True,
         )
         self._stopping = False
-        self._stop_signal = GuardCondition(callback=None, callback_group=None, context=node.context)
+        self._signal = GuardCondition(callback=None, callback_group=None, context=node.context)
         self._thread = threading.Thread(target=self._run, name="image_stream", daemon=True)
 
     def start(self) -> None:
@@ -71,31 +78,44 @@ class ImageStream:
         """The full name, remapped."""
         return str(self._subscription.topic_name)
 
+    def wake(self) -> None:
+        """Ask again whether every image is wanted."""
+        self._signal.trigger()
+
     def stop(self) -> None:
         """Unsubscribe; no image is handed on afterwards. Not to be called from `on_image`."""
         self._stopping = True
-        self._stop_signal.trigger()
+        self._signal.trigger()
         if self._thread.is_alive():
             self._thread.join()
-        self._stop_signal.destroy()
+        self._signal.destroy()
         self._node.destroy_subscription(self._subscription)
 
     def _run(self) -> None:
-        context, subscription, stop_signal = self._node.context, self._subscription, self._stop_signal
+        context, subscription, signal = self._node.context, self._subscription, self._signal
         events: list[Any] = subscription.event_handlers
         assert context.handle is not None  # ROS was initialised
         with ExitStack() as in_use:
-            entities: list[Any] = [context.handle, subscription.handle, stop_signal.handle, *events]
+            entities: list[Any] = [context.handle, subscription.handle, signal.handle, *events]
             for entity in entities:
                 in_use.enter_context(entity)
             wait_set = rclpy_implementation.WaitSet(1, 1, 0, 0, 0, len(events), context.handle)
+            wanted_until = 0.0  # time.monotonic()
             while not self._stopping and context.ok():
+                now = time.monotonic()
+                if now >= wanted_until and self._is_wanted():
+                    wanted_until = now + _CERTAIN
+                napping = now >= wanted_until
+                if napping:
+                    wait_set.clear_entities()
+                    wait_set.add_guard_condition(signal.handle)
+                    wait_set.wait(_NAP)
                 wait_set.clear_entities()
                 wait_set.add_subscription(subscription.handle)
-                wait_set.add_guard_condition(stop_signal.handle)
+                wait_set.add_guard_condition(signal.handle)
                 for event in events:
                     event.add_to_wait_set(wait_set)
-                wait_set.wait(_WAIT)
+                wait_set.wait(0 if napping else _WAIT)
                 if wait_set.get_ready_entities("subscription"):
                     taken = subscription.handle.take_message(subscription.msg_type, True)
                     if taken is not None and not self._stopping:

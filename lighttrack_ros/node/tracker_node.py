@@ -125,6 +125,8 @@ class TrackerNode(LifecycleNode):
             self.parameters.reliability == "reliable",
             self._on_image,
             self._on_incompatible,
+            # Without a target, and without anybody who could draw a box on an image that is past, few are needed.
+            lambda: loop.has_target or any(self.count_publishers(init.topic_name) for init in inits),
         )
         self._active = _Active(loop, stream, inits)
         stream.start()
@@ -248,6 +250,7 @@ class TrackerNode(LifecycleNode):
             )
             return
         self._active.loop.track(box, stamp, target_id)
+        self._active.stream.wake()
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._active is None:

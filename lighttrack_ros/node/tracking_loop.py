@@ -150,6 +150,11 @@ class TrackingLoop:
         with self._news:
             self._buffer.seconds, self._buffer.size = seconds, size
 
+    @property
+    def has_target(self) -> bool:
+        """Whether there is a target, or a box that waits for its image."""
+        return self._target is not None or self._init_box is not None
+
     def kept(self) -> tuple[int, int]:
         """Images in the buffer, and their bytes."""
         with self._news:
