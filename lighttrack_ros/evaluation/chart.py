@@ -71,7 +71,7 @@ class Chart:
             if len(piece) > 1:
                 cv2.polylines(self.image, [_fixed(piece)], False, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
 
-    def points(self, xs: ArrayLike, ys: ArrayLike, colour: Colour, radius: float = 1.8) -> None:
+    def points(self, xs: ArrayLike, ys: ArrayLike, colour: Colour, radius: float = 2.2) -> None:
         scale = 1 << _SUBPIXEL_BITS
         for x, y in _fixed(np.stack([self._xs(xs), self._ys(ys)], axis=1)).tolist():
             cv2.circle(self.image, (x, y), round(radius * scale), colour, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)

@@ -121,7 +121,7 @@ def _distribution(node: Sequence[Run], echo: Sequence[Run], width: int, height: 
     edges = np.linspace(0.0, high, 121)
     counts = [np.histogram(of, edges)[0] / len(of) for of in values]
     highest = max(float(count.max()) for count in counts)
-    title = "distribution: share of the frames at each latency, and up to it (lines)"
+    title = "all runs together: share of the frames at each latency, and up to it (lines)"
     chart = Chart(width, height, title, (0.0, high), (0.0, 1.0))
     chart.y_ticks([0.0, 0.25, 0.5, 0.75, 1.0])
     for count, colour in zip(counts, (_NODE, _ECHO), strict=True):
@@ -161,7 +161,7 @@ def _parts(figures: Mapping[str, Any], width: int, height: int) -> Image:
         "transport": "stamp to the node's hands",
         "wait": "until it is taken up",
         "crop": "read, cut and scale",
-        "network": "",
+        "network": "start to outputs",
         "decode": "box, state, message",
         "publish": "to the observer's hands",
     }

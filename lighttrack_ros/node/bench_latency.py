@@ -38,6 +38,7 @@ _CLIP_FRAMES = 300
 _EASY_RATE = 15.0  # Hz: at which what a step takes is found out
 _PROBE_SECONDS = 3.0
 _PROBES = 14
+_BUSY = 20.0  # percent of a core that others may take before the figures are of them
 _FACTORS = (2.0, 5.0, 20.0)
 
 
@@ -108,7 +109,7 @@ def _peak_throughput(rig: Rig) -> float:
     for _ in range(_PROBES):
         run = rig.measure(NODE, rate, _PROBE_SECONDS)
         camera_behind = run.camera_rate < (1 - MISSED_LIMIT) * rate
-        words = f"camera at {run.camera_rate:.0f} Hz: {100 * run.missed / len(run.sent):.1f} % missed"
+        words = f"camera at {run.camera_rate:.3g} Hz: {100 * run.missed / len(run.sent):.1f} % missed"
         print(f"looking for the peak: {words}", flush=True)
         if run.keeps_up:
             good = max(good, run.camera_rate)
@@ -228,6 +229,9 @@ def _print_steady(figures: dict[str, Any]) -> None:
         cpu = ", ".join(f"{name} {share:.1f}" for name, share in of["cpu_percent"].items())
         memory = ", ".join(f"{name} {size:.0f}" for name, size in of["memory_mb"].items())
         print(f"{who}: % of a core: {cpu}; resident MB: {memory}")
+    others = max(node["cpu_percent"]["others"], echo["cpu_percent"]["others"])
+    if others > _BUSY:
+        print(f"the machine is busy: others took {others:.0f} % of a core; of these figures only ratios mean something")
     if "peak_throughput_hz" in figures:
         print(f"peak throughput: {figures['peak_throughput_hz']:.1f} Hz (highest rate with under 5 % missed)")
 
