@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--models", nargs="+", default=[], metavar="NAME", help="these networks alone")
     models.add_argument("--rounds", type=int, default=20, help="runs of each (default: %(default)s)")
     models.add_argument("--threads", type=int, default=0, help="CPU threads a run; 0: all")
+    models.add_argument("--backend", default="onnxruntime", help="what runs them (default: %(default)s)")
     models.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     exits = questions.add_parser("exits", help="what a trained DyTrack's exits save and lose (needs torch)")
     _add_exits_arguments(exits)

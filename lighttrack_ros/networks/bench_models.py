@@ -10,11 +10,11 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -61,12 +61,16 @@ class _Variant:
     run: Callable[[], object]
 
 
+class _Load(Protocol):
+    def __call__(self, graph: Path, dimensions: Mapping[str, int] = ..., /) -> Engine: ...
+
+
 def run(args: argparse.Namespace) -> int:
     unknown = set(args.models) - set(_MODELS)
     if unknown:
         raise LightTrackError(f"--models {' '.join(sorted(unknown))}: expected some of {', '.join(_MODELS)}")
-    print(f"ONNX Runtime, fp32, {args.threads or 'all'} threads, {describe_machine()}, {args.rounds} rounds in turn")
-    costs = measure(args.models or list(_MODELS), args.rounds, args.threads)
+    print(f"{args.backend}, {args.threads or 'all'} threads, {describe_machine()}, {args.rounds} rounds in turn")
+    costs = measure(args.models or list(_MODELS), args.rounds, args.threads, args.backend)
     print(f"{'':18} {'':33} params M   MACs M   median ms   p95 ms  ratio")
     for cost in costs:
         print(
@@ -80,11 +84,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(models: list[str], rounds: int, threads: int) -> list[Cost]:
+def measure(models: list[str], rounds: int, threads: int, backend: str = "onnxruntime") -> list[Cost]:
     """The costs of all ways to run some models; see `Cost`."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(prefix="lighttrack-bench-") as scratch:
-        variants = [variant for name in models for variant in _MODELS[name](name, Path(scratch), threads)]
+        load = partial(_engine, threads, backend)
+        variants = [variant for name in models for variant in _MODELS[name](name, Path(scratch), load)]
         times = np.zeros((rounds, len(variants)))
         for number in tqdm(range(-WARM_UP, rounds), unit="round", leave=False, disable=None):
             for column, variant in enumerate(variants):
@@ -107,19 +112,19 @@ def measure(models: list[str], rounds: int, threads: int) -> list[Cost]:
     ]
 
 
-def _lighttrack(name: str, scratch: Path, threads: int) -> Iterator[_Variant]:
+def _lighttrack(name: str, scratch: Path, load: _Load) -> Iterator[_Variant]:
     # Ours beside the published one, so that its ratio is to that.
     for what, path in (("frame", lighttrack.MOBILE), ("lighttrack_nano's frame", lighttrack.NANO)):
         network = lighttrack.LightTrack(lighttrack.Architecture.parse(path)).eval()
         graphs = scratch / f"{name}_{len(path)}_template.onnx", scratch / f"{name}_{len(path)}_search.onnx"
         export_lighttrack(network, *graphs, 128, (256,))
         image, features = torch.zeros(1, 3, 256, 256), network.template_features(torch.zeros(1, 3, 128, 128))
-        engine = _engine(graphs[1], threads, {"side": 256})
+        engine = load(graphs[1], {"side": 256})
         yield _variant(name, what, network, partial(network.forward, features, image), partial(engine.run, {}))
 
 
-def _mixformerv2(architecture: mixformerv2.Architecture) -> Callable[[str, Path, int], Iterator[_Variant]]:
-    def variants(name: str, scratch: Path, threads: int) -> Iterator[_Variant]:
+def _mixformerv2(architecture: mixformerv2.Architecture) -> Callable[[str, Path, _Load], Iterator[_Variant]]:
+    def variants(name: str, scratch: Path, load: _Load) -> Iterator[_Variant]:
         network = mixformerv2.MixFormerV2(architecture).eval()
         sides = architecture.template_size, architecture.template_size, architecture.search_size
         images = [torch.zeros(1, 3, side, side) for side in sides]
@@ -129,20 +134,20 @@ def _mixformerv2(architecture: mixformerv2.Architecture) -> Callable[[str, Path,
         whole = _WholeMixFormerV2(with_folded_normalisation(network, "backbone.patch_embed.proj"))
         with torch.no_grad():
             export_graph(whole, crops, graph, ["template", "online_template", "crop"], ["box", "score"])
-        full = _engine(graph, threads)
+        full = load(graph)
         yield _variant(name, "frame, as published", network, lambda: network(*images), lambda: full.run({}))
 
         blocks = [scratch / f"{name}_template_{block}.onnx" for block in range(architecture.depth)]
         graph = scratch / f"{name}_search.onnx"
         export_mixformerv2(network, blocks, graph)
-        search = _engine(graph, threads)
+        search = load(graph)
         with torch.inference_mode():
             cache = network.template_cache(*images[:2])
         yield _variant(
             name, "frame, templates kept", network, lambda: network.track(images[2], cache), lambda: search.run({})
         )
 
-        engines = [_engine(block, threads) for block in blocks]
+        engines = [load(block) for block in blocks]
         yield _variant(
             name,
             f"new templates, in {len(blocks)} steps",
@@ -154,8 +159,8 @@ def _mixformerv2(architecture: mixformerv2.Architecture) -> Callable[[str, Path,
     return variants
 
 
-def _dytrack(architecture: dytrack.Architecture) -> Callable[[str, Path, int], Iterator[_Variant]]:
-    def variants(name: str, scratch: Path, threads: int) -> Iterator[_Variant]:
+def _dytrack(architecture: dytrack.Architecture) -> Callable[[str, Path, _Load], Iterator[_Variant]]:
+    def variants(name: str, scratch: Path, load: _Load) -> Iterator[_Variant]:
         network = dytrack.DyTrack(architecture).eval()
         graphs = [scratch / f"{name}_stage_{stage}.onnx" for stage in range(len(architecture.exits))]
         export_dytrack(network, scratch / f"{name}_template.onnx", graphs)
@@ -164,7 +169,7 @@ def _dytrack(architecture: dytrack.Architecture) -> Callable[[str, Path, int], I
         )
         with torch.inference_mode():
             shares = network.template_shares(template)
-        stages = [_engine(graph, threads) for graph in graphs]
+        stages = [load(graph) for graph in graphs]
 
         def count(deepest: int) -> None:
             before: Tensor | dytrack.Passed = search
@@ -185,7 +190,7 @@ def _dytrack(architecture: dytrack.Architecture) -> Callable[[str, Path, int], I
     return variants
 
 
-_MODELS: dict[str, Callable[[str, Path, int], Iterator[_Variant]]] = {
+_MODELS: dict[str, Callable[[str, Path, _Load], Iterator[_Variant]]] = {
     "lighttrack_mobile": _lighttrack,
     "mixformerv2_small": _mixformerv2(mixformerv2.SMALL),
     "mixformerv2_base": _mixformerv2(mixformerv2.BASE),
@@ -202,9 +207,9 @@ def _variant(
     return _Variant(model, what, parameters / 1e6, counter.get_total_flops() / 2e6, run_once)
 
 
-def _engine(graph: Path, threads: int, dimensions: dict[str, int] | None = None) -> Engine:
+def _engine(threads: int, backend: str, graph: Path, dimensions: Mapping[str, int] | None = None) -> Engine:
     """Its inputs filled with noise: zeros might be quicker."""
-    engine = load_engine(graph, "onnxruntime", threads, dimensions)
+    engine = load_engine(graph, backend, threads, dimensions)
     generator = np.random.default_rng(0)
     for buffer in engine.input_buffers.values():
         buffer[...] = (
