@@ -152,7 +152,7 @@ def test_a_decision_is_to_tell_the_overlap_and_whether_going_on_helps() -> None:
     first, second, last = quality.grad[0]
     assert first > 0  # going on helps: lower
     assert second < 0  # it does not: higher
-    assert last < 0
+    assert last == 0  # it tells its overlap, and cannot go on
 
 
 def test_decisions_are_judged_on_what_the_frozen_network_does(batch: Batch) -> None:
