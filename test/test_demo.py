@@ -147,3 +147,21 @@ def test_figures_count_what_was_published():
         "frames": 4, "reported_lost": 1, "reported_uncertain": 1, "visible_reported_lost": 1,
     }  # fmt: skip
     assert figures["latency_ms"]["max"] == pytest.approx(50)
+
+
+@pytest.mark.parametrize("lost", [range(200, 206), range(250, 251), range(0)])
+def test_the_contact_sheet_shows_the_target_lost_if_it_was(lost):
+    visible = np.ones(300)
+    visible[180:230] = 0.2  # hidden worst elsewhere
+    visible[185] = 0.0
+    truth = np.tile([10.0, 10, 20, 20], (300, 1))
+    doubts = set(range(20, 290, 9))  # many other changes
+    states = {
+        index: State.LOST if index in lost else State.UNCERTAIN if index in doubts else State.TRACKING
+        for index in range(300)
+    }
+    observations = {index: observation(index, state) for index, state in states.items()}
+    chosen = report._telling(report.Run("", "", 30, 300, observations, truth, visible), 8)
+    assert len(chosen) == 8
+    assert {0, 299} <= set(chosen)
+    assert any(states[index] == State.LOST for index in chosen) == bool(lost)

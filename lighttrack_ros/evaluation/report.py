@@ -183,11 +183,12 @@ def _annotated(image: Image, index: int, observation: Observation | None, run: R
 
 
 def _telling(run: Run, count: int) -> list[int]:
-    """Indices worth a picture: the start, changes of state, the worst hidden moment, the end; then evenly spaced."""
+    """Indices worth a picture: start, end, lost, the worst hidden moment, changes of state; then evenly spaced."""
     indices = sorted(run.observations)
     if len(indices) <= count:
         return indices
-    wanted = [indices[0], indices[-1]]
+    lost = [index for index in indices if run.observations[index].state == State.LOST]
+    wanted = [indices[0], indices[-1], *lost[len(lost) // 2 :][:1]]
     changes = [
         after for before, after in pairwise(indices) if run.observations[before].state != run.observations[after].state
     ]
