@@ -715,9 +715,11 @@ def tensorrt_module(gpu: Gpu, version: str = "10.3.0") -> types.ModuleType:
             if fails("build_serialized_network", self._log):
                 return None
             gpu.forbid(not network.model, "a network that was not parsed")
-            weights = onnx.load_from_string(network.model).graph.initializer
-            half = any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in weights)
+            graph = onnx.load_from_string(network.model).graph
+            quantized = any(node.op_type == "QuantizeLinear" for node in graph.node)
+            half = quantized or any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in graph.initializer)
             gpu.forbid(major == 8 and half != (trt.BuilderFlag.FP16 in config._flags), "8.6 needs FP16 said")
+            gpu.forbid(major == 8 and quantized != (trt.BuilderFlag.INT8 in config._flags), "8.6 needs INT8 said")
             if not self._steps(config._monitor):
                 self._log.log(Severity.ERROR, "BuildCanceled (Build canceled by user)")
                 return None
@@ -756,7 +758,12 @@ def tensorrt_module(gpu: Gpu, version: str = "10.3.0") -> types.ModuleType:
             proto = onnx.load_from_string(model)
             onnx.checker.check_model(proto, full_check=True)
             bytes_in = {v.name for v in proto.graph.input if v.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+            constants = {weight.name: onnx.numpy_helper.to_array(weight) for weight in proto.graph.initializer}
             for node in proto.graph.node:
+                if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                    scale, zero = (constants[name] for name in node.input[1:])
+                    gpu.forbid(zero.dtype != np.int8 or zero.any(), "only symmetric signed quantization")
+                    gpu.forbid(major == 8 and scale.dtype != np.float32, "8.6 knows no fp16 scales")
                 wrong = node.op_type != "Cast" and bytes_in & set(node.input)
                 gpu.forbid(wrong, f"bytes go into {node.op_type}, only Cast takes them")
             self._network.model = model
