@@ -33,8 +33,7 @@ AS_IT_IS = "as it is"
 FOLLOWED, MISSED = 0.4, 0.1  # overlap with the truth from which a target is followed, and under which it is not
 MAY_DOUBT = 0.02  # share of the followed frames that may be uncertain
 MAY_LOSE = 0.005  # share of the followed frames on which the doubt may have lasted until the target counts as lost
-MAY_RETURN = 0.05  # share of the frames without target that may seem good enough to be believed again
-MUST_RETURN = 0.85  # share of the followed frames that must be
+MUST_RETURN = 0.9  # share of the followed frames that must be good enough to be believed again; as few as may be others
 MOST_UNLIKENESS = 90.0  # of what it may take away, lest a target that turns be refused
 LOST_FRAMES = range(3, 16)
 SOON = 5  # frames that a session may take until it doubts, and 2 SOON to find the target again
@@ -191,14 +190,8 @@ def _fit(records: Sequence[Record], evidences: Sequence[Floats]) -> SessionSetti
     believed = [confidence(settings, rows) for rows in evidences]
     of_followed = np.concatenate(believed)[followed]
     uncertain = round(min(max(float(np.quantile(of_followed, MAY_DOUBT)), 0.02), 0.6), 2)
-    pairs = np.concatenate(
-        [
-            np.minimum(values[1:], values[:-1])[np.isnan(record.overlap[1:]) & np.isnan(record.overlap[:-1])]
-            for values, record in zip(believed, records, strict=True)
-        ]
-    )
-    found = min(float(np.quantile(pairs, 1 - MAY_RETURN)), float(np.quantile(of_followed, 1 - MUST_RETURN)))
-    found = round(min(max(found, uncertain + 0.05, 0.3), 0.98), 2)
+    found = float(np.quantile(of_followed, 1 - MUST_RETURN))
+    found = round(min(max(found, uncertain + 0.05), 0.98), 2)
     doubts = np.concatenate(
         [
             _in_a_row(values < uncertain)[record.overlap > FOLLOWED]
