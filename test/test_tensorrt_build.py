@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from gpu_double import Gpu, cuda_bindings_module, tensorrt_module
@@ -24,6 +25,7 @@ from lighttrack_ros.models import load_model
 from lighttrack_ros.runtime import build
 from lighttrack_ros.runtime.conversion import convert
 from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
+from lighttrack_ros.runtime.ranges import Ranges
 
 AMPERE, ADA = (8, 6), (8, 9)
 NANO = Path(__file__).resolve().parents[1] / "engines/lighttrack_nano"
@@ -74,8 +76,8 @@ def test_every_graph_compiles_in_every_precision(trt, graphs_of, name):
     log = build.tensorrt_log(trt)
     for graph, dimensions in graphs_of(name):
         reference = OnnxRuntimeEngine(graph, dimensions, 1)
-        for precision in ("fp32", "fp16"):
-            model = convert(graph, dimensions, precision)
+        for precision in ("fp32", "fp16", "int8"):
+            model = convert(graph, dimensions, precision, any_ranges(graph))
             network = parsed(trt, log, model)
             assert network_specs(network) == dict(reference.inputs) | dict(reference.outputs)
             layers = [network.get_layer(index) for index in range(network.num_layers)]
@@ -85,8 +87,11 @@ def test_every_graph_compiles_in_every_precision(trt, graphs_of, name):
                 if layer.type == trt.LayerType.NORMALIZATION:
                     assert layer.get_output(0).dtype == trt.DataType.FLOAT  # in fp16 its sums may overflow
                 if layer.type in (trt.LayerType.CONVOLUTION, trt.LayerType.MATRIX_MULTIPLY):
-                    wanted = trt.DataType.HALF if precision == "fp16" else trt.DataType.FLOAT
+                    wanted = trt.DataType.FLOAT if precision == "fp32" else trt.DataType.HALF
                     assert layer.get_output(0).dtype == wanted, layer.name
+                if layer.type == trt.LayerType.QUANTIZE:
+                    assert layer.get_output(0).dtype == trt.DataType.INT8
+            assert (trt.LayerType.QUANTIZE in kinds) == (precision == "int8")
             plan, timings = build.build_plan(trt, model, precision, compute_capability=AMPERE)
             assert len(plan) > 10_000
             assert timings == b""  # this TensorRT keeps none
@@ -193,6 +198,12 @@ def test_the_cuda_double_has_the_signatures_of_cuda_bindings():
         for member in getattr(double, name):
             assert getattr(getattr(driver, name), member.name).value == member.value
     assert driver.CU_MEMHOSTALLOC_DEVICEMAP == double.CU_MEMHOSTALLOC_DEVICEMAP
+
+
+def any_ranges(graph):
+    """For every tensor: whether a graph compiles does not depend on them."""
+    names = {name for node in onnx.load(graph).graph.node for name in [*node.input, *node.output]}
+    return Ranges("", 1, (), dict.fromkeys(names, (-8.0, 8.0)))
 
 
 def parsed(trt, log, model):
