@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -45,6 +47,10 @@ class RecordedScene:
     def index_of(self, target: TrackedTarget) -> int:
         return self.stamps.index(stamp_of(target))
 
+    def of(self, targets: list[TrackedTarget]) -> list[TrackedTarget]:
+        """Those that are of its images, not of the ones by which the node was awaited."""
+        return [target for target in targets if stamp_of(target) in self.stamps]
+
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> RecordedScene:
@@ -55,30 +61,38 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> RecordedScene:
 
 @pytest.fixture(scope="module")
 def librarys_boxes(recorded: RecordedScene, model: Path):
-    """librarys_boxes(indices of frames): the library's own, started on the truth of the first of them."""
+    """librarys_boxes(indices of frames, box on the first of them): the library's own."""
     loaded = load_model(model)
     tracker = create_tracker(loaded, threads=1)
     session = Session(tracker, loaded.session)
 
-    def boxes(indices: list[int]) -> list[Box]:
+    def boxes(indices: list[int], box: Box) -> list[Box]:
         frames = [read_image(read_header(recorded.messages[index])) for index in indices]
-        return [session.start(frames[0], recorded.truth[indices[0]]).box] + [session.step(f).box for f in frames[1:]]
+        return [session.start(frames[0], box).box] + [session.step(frame).box for frame in frames[1:]]
 
     yield boxes
     tracker.close()
 
 
-def replay(recorded: RecordedScene, tracker: Tracker, *options: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def replay(recorded: RecordedScene, tracker: Tracker, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     topic = f"/{tracker.name.removesuffix('/tracker')}/image"
     command = [sys.executable, "-m", "lighttrack_ros", "replay", str(recorded.path), "--publish-as", topic]
-    return subprocess.Popen([*command, "--keep-stamps", "--preload", *options], cwd=ROOT)
+    with subprocess.Popen([*command, "--keep-stamps", "--preload", *options], cwd=ROOT) as process:
+        try:
+            yield process
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 @pytest.fixture(params=["plain process", "ros2 launch"])
 def tracker(request: pytest.FixtureRequest, world: World, model: Path):
     """A node, by itself and as the launch file starts it."""
     namespace = f"bag_{request.param.split()[0]}"
-    command = node_command(namespace, model=model, threads=1, reliability="reliable", diagnostics_period=0.1)
+    command = node_command(
+        namespace, model=model, threads=1, reliability="reliable", diagnostics_period=0.1, buffer_seconds=10.0
+    )
     if request.param == "ros2 launch":
         pytest.importorskip("launch_ros.actions", reason="needs launch and launch_ros (they come with an apt ROS)")
         if shutil.which("ros2") is None:
@@ -100,33 +114,42 @@ def assert_each_once_and_in_order(targets: list[TrackedTarget], recorded: Record
 
 
 def test_every_box_is_answered_and_followed(tracker, recorded, librarys_boxes):
-    begin = len(tracker.targets)
-    tracker.point_at(recorded.truth[0], target_id="0")
-    camera = replay(recorded, tracker, "--rate", "10")
-    for index in (12, 24, 36):  # drawn on an image that has passed
-        tracker.wait_for_target(recorded.stamps[index])
-        tracker.point_at(recorded.truth[index], recorded.stamps[index], str(index))
-    assert camera.wait(60) == 0
+    tracker.point_at(recorded.truth[0], target_id="next")
+    drawn = {}  # on which image, by the target's id
+    with replay(recorded, tracker, "--rate", "10"):
+        for least in (12, 24, 36):
+            passed = tracker.wait_for(
+                lambda least=least: [t for t in recorded.of(tracker.targets) if recorded.index_of(t) >= least],
+                f"a target of frame {least} or later",
+            )
+            index = drawn[f"on {least}"] = recorded.index_of(passed[0])
+            tracker.point_at(recorded.truth[index], recorded.stamps[index], f"on {least}")
+            tracker.wait_for(lambda least=least: tracker.targets[-1].target_id == f"on {least}", "the start")
     tracker.wait_for_target(recorded.stamps[-1])
-    targets = tracker.targets[begin:]
-    for start in ("0", "12", "24", "36"):
-        answers = [target for target in targets if target.target_id == start]
-        assert answers, f"the box on frame {start} was never answered"
+    targets = recorded.of(tracker.targets)
+    for target_id in ("next", *drawn):
+        answers = [target for target in targets if target.target_id == target_id]
+        assert answers, f"the box {target_id} was never answered"
         assert_each_once_and_in_order(answers, recorded)
         indices = [recorded.index_of(target) for target in answers]
-        assert indices[0] == int(start)
-        assert answers[0].confidence == 1
+        assert indices[0] == drawn.get(target_id, indices[0])
+        box = recorded.truth[drawn.get(target_id, 0)]
+        assert (box_of(answers[0]), answers[0].confidence) == (box, 1)
         boxes = np.array([box_of(target) for target in answers])
-        np.testing.assert_allclose(boxes, librarys_boxes(indices), atol=1e-3)
+        np.testing.assert_allclose(boxes, librarys_boxes(indices, box), atol=1e-3)
         truth = np.array([recorded.truth[index] for index in indices])
         assert overlaps(boxes, truth).mean() > 0.5
 
 
 def test_what_is_dropped_is_counted_exactly(tracker, recorded):
-    before, begin = tracker.counts(), len(tracker.targets)
+    def quiet() -> dict[str, str] | None:
+        counts = tracker.counts()
+        return counts if counts["images_received"] == tracker.counts()["images_received"] else None
+
+    before = tracker.wait_for(quiet, "the end of the images by which it was awaited")
     tracker.point_at(recorded.truth[0], target_id="fast")
-    camera = replay(recorded, tracker, "--rate", "max")
-    assert camera.wait(60) == 0
+    with replay(recorded, tracker, "--rate", "max"):
+        pass
 
     def settled() -> dict[str, int] | None:
         after = tracker.counts()
@@ -136,8 +159,8 @@ def test_what_is_dropped_is_counted_exactly(tracker, recorded):
         return new if new["images_received"] and done else None
 
     counts = tracker.wait_for(settled, "the last image")
-    tracker.wait_for(lambda: len(tracker.targets) - begin == counts["images_processed"], "its target")
-    targets = tracker.targets[begin:]
+    tracker.wait_for(lambda: len(recorded.of(tracker.targets)) == counts["images_processed"], "its target")
+    targets = recorded.of(tracker.targets)
     assert_each_once_and_in_order(targets, recorded)
     assert sum(target.frames_dropped for target in targets) == counts["images_dropped"]
     assert counts["images_received"] <= FRAMES
