@@ -146,13 +146,16 @@ def _time_preprocessing(cuda: Cuda, runs: int) -> dict[str, npt.NDArray[np.float
             upload(array)
 
         times: dict[str, npt.NDArray[np.float64]] = {}
-        for way in (crop, rectangle, whole_frame):
-            way()
-            times[way.__name__] = milliseconds = np.empty(runs)
-            for index in range(runs):
-                started = time.perf_counter()
+        try:
+            for way in (crop, rectangle, whole_frame):
                 way()
-                milliseconds[index] = (time.perf_counter() - started) * 1e3
+                times[way.__name__] = milliseconds = np.empty(runs)
+                for index in range(runs):
+                    started = time.perf_counter()
+                    way()
+                    milliseconds[index] = (time.perf_counter() - started) * 1e3
+        finally:
+            stream = None  # a traceback keeps functions with all that they refer to
     return times
 
 
