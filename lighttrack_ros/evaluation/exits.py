@@ -21,6 +21,7 @@ from lighttrack_ros.evaluation.sequences import Sequence
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame, from_bgr
 from lighttrack_ros.models import DyTrackHyperParameters, Model
+from lighttrack_ros.trackers.base import Estimate
 from lighttrack_ros.trackers.dytrack import DyTrackTracker, ExitPolicy
 
 _LOST = 0.2  # overlap under which the probe starts again from the truth
@@ -60,11 +61,19 @@ class Probe:
 
 @dataclass(frozen=True)
 class Record:
-    """One sequence's tracks by the name of the way, and its probe."""
+    """One sequence.
+
+    Attributes:
+        tracks: by the name of the way.
+        probe: see there.
+        from_truth: (frames - 1, exits) overlaps where every frame is looked at from the truth of the frame before, so
+            that any two models see the same crops; nan where the target is hidden in one of the two.
+    """
 
     sequence: Sequence
     tracks: dict[str, Track]
     probe: Probe
+    from_truth: NDArray[np.float64]
 
 
 def fixed_exits(model: Model) -> dict[str, DyTrackHyperParameters]:
@@ -106,7 +115,7 @@ def _record(
     tracks = {name: Track([start]) for name in ways}
     policies = {name: ExitPolicy(parameters) for name, parameters in ways.items()}
     names = list(ways)
-    probe_at, qualities, overlaps = start, [], []
+    probe_at, qualities, overlaps, from_truth = start, [], [], []
     for number, image in enumerate(sequence.frames):
         frame = from_bgr(image)
         if number == 0:
@@ -116,16 +125,27 @@ def _record(
         first = number % max(1, len(names))
         for name in names[first:] + names[:first]:
             _step(tracker, policies[name], tracks[name], frame)
+        before, truth = sequence.truth[number - 1], sequence.truth[number]
         tracker.target = probe_at
         answers = tracker.answers(frame)
-        truth = np.repeat(sequence.truth[number][None], len(answers), 0)
-        overlap = metrics.overlaps(np.array([answer.box for answer in answers]), truth)
-        hidden = bool(np.isnan(truth).any())
-        overlaps.append(np.full(len(answers), np.nan) if hidden else overlap)
         qualities.append([answer.confidence for answer in answers])
-        probe_at = answers[-1].box if hidden or overlap[-1] >= _LOST else Box(*sequence.truth[number].tolist())
+        overlaps.append(_overlaps(answers, truth))
+        lost = overlaps[-1][-1] < _LOST  # not where the target is hidden: nobody knows
+        probe_at = Box(*truth.tolist()) if lost else answers[-1].box
+        if np.isfinite(before).all():
+            tracker.target = Box(*before.tolist())
+            from_truth.append(_overlaps(tracker.answers(frame), truth))
+        else:
+            from_truth.append(np.full(len(answers), np.nan))
         on_frame()
-    return Record(sequence, tracks, Probe(np.array(qualities), np.array(overlaps)))
+    return Record(sequence, tracks, Probe(np.array(qualities), np.array(overlaps)), np.array(from_truth))
+
+
+def _overlaps(answers: list[Estimate], truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(exits,), nan without a truth."""
+    if np.isnan(truth).any():
+        return np.full(len(answers), np.nan)
+    return metrics.overlaps(np.array([answer.box for answer in answers]), np.repeat(truth[None], len(answers), 0))
 
 
 def _step(tracker: DyTrackTracker, policy: ExitPolicy, track: Track, frame: Frame) -> None:

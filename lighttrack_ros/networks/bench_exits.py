@@ -198,13 +198,17 @@ def by_sequence(records: Sequence[Record], fixed: Sequence[str], modes: Sequence
 
 
 def against(records: Sequence[Record], others: Sequence[Record], fixed: Sequence[str]) -> list[Figures]:
-    """Every exit of one model beside the other's: tracking with it alone, and its boxes on the frames of the probe."""
+    """Every exit of one model beside the other's: tracking with it alone, and its boxes in the same crops.
+
+    The crops are those round the truth of the frame before; `standard_error` is that of the mean difference of the
+    overlaps over sequences.
+    """
     rows = []
     for index, name in enumerate(fixed):
         ours = np.array([_accuracy(each, each.tracks[name]) for each in records])
         theirs = np.array([_accuracy(each, each.tracks[name]) for each in others])
         boxes, their_boxes = (
-            np.array([np.nanmean(each.probe.overlaps[:, index]) for each in side]) for side in (records, others)
+            np.array([np.nanmean(each.from_truth[:, index]) for each in side]) for side in (records, others)
         )
         rows.append(
             {
@@ -214,6 +218,8 @@ def against(records: Sequence[Record], others: Sequence[Record], fixed: Sequence
                 "sequences_better": int((ours > theirs).sum()),
                 "overlap": float(boxes.mean()),
                 "other_overlap": float(their_boxes.mean()),
+                "overlap_difference": float((boxes - their_boxes).mean()),
+                "standard_error": float((boxes - their_boxes).std() / np.sqrt(len(boxes))),
                 "sequences_overlap_better": int((boxes > their_boxes).sum()),
                 "sequences": len(ours),
             }
@@ -328,15 +334,18 @@ def _print(figures: Figures) -> None:
         aucs = "".join(f"{row['auc'][way]:10.3f}" for way in ways)
         print(f"{row['sequence']:16}{aucs}   " + "  ".join(f"{row['mean_exit'][mode]:.2f}" for mode in modes))
     if "against" in figures:
-        print(f"\nagainst {figures['against']['model']}\nexit     AUC  its AUC  better in   overlap*  its  better in")
+        print(f"\nagainst {figures['against']['model']}")
+        print("exit     AUC  its AUC  better in   overlap**   its   difference       better in")
         for row in figures["against"]["exits"]:
             print(
                 f"{row['exit']:4}   {row['auc']:.3f}    {row['other_auc']:.3f}"
                 f"   {row['sequences_better']:2} of {row['sequences']}"
-                f"      {row['overlap']:.3f}  {row['other_overlap']:.3f}"
+                f"       {row['overlap']:.3f}  {row['other_overlap']:.3f}"
+                f"  {row['overlap_difference']:+.3f} +- {row['standard_error']:.3f}"
                 f"   {row['sequences_overlap_better']:2} of {row['sequences']}"
             )
     print("\n* on the frames of the probe: the way of the last exit, begun again from the truth where it is lost")
+    print("** mean of the sequences' means, every frame looked at from the truth of the frame before")
 
 
 def _shares(values: Sequence[float]) -> str:
