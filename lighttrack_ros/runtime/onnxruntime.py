@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,7 +35,9 @@ class OnnxRuntimeEngine(HostEngine):
         model: bytes | None = None,
     ) -> None:
         self.backend = backend
+        _share_memory()
         options = ort.SessionOptions()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         for name, size in dimensions.items():
@@ -42,6 +47,7 @@ class OnnxRuntimeEngine(HostEngine):
             self._session = ort.InferenceSession(model or str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise LightTrackError(f"{graph}: ONNX Runtime cannot load it ({error})") from error
+        _give_back_memory()
         self._binding = self._session.io_binding()
         inputs = {node.name: _spec(graph, node) for node in self._session.get_inputs()}
         outputs = {node.name: _spec(graph, node) for node in self._session.get_outputs()}
@@ -61,6 +67,19 @@ class OnnxRuntimeEngine(HostEngine):
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
             raise LightTrackError(f"{self._graph}: ONNX Runtime failed ({error})") from error
+
+
+@functools.cache
+def _share_memory() -> None:
+    """One arena for all sessions of the process: a tracker's engines run one after the other, in the same memory."""
+    cpu = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(cpu, None)
+
+
+def _give_back_memory() -> None:
+    """What loading took, before the next engine's memory lies among it. Only glibc can, elsewhere nothing happens."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _spec(graph: Path, node: ort.NodeArg) -> TensorSpec:
