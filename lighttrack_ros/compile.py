@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation.clips import scene_clip, sequence_clips
+from lighttrack_ros.evaluation.clips import scene_clips, sequence_clips
 from lighttrack_ros.models import DEFAULT_MODEL, load_model, model_places
 from lighttrack_ros.runtime import build
 from lighttrack_ros.runtime.cuda import open_cuda
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _compile(args: argparse.Namespace, cache: PlanCache) -> None:
     model = load_model(args.model)
-    clips = sequence_clips(args.sequences, args.frames) if args.sequences else [scene_clip(args.frames)]
+    clips = sequence_clips(args.sequences, args.frames) if args.sequences else scene_clips(args.frames)
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # the engines say what they compile
     started = time.monotonic()
     with watch() as watched:

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from lighttrack_ros.cli import main
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import selftest
+from lighttrack_ros.evaluation.clips import scene_clips
 from lighttrack_ros.evaluation.scene.scene import Scene
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import load_model
@@ -515,12 +516,23 @@ def test_what_was_compiled_is_compared_with_onnxruntime_once(caplog):
     assert comparisons() == 0
     entries = PlanCache().entries()
     assert len(entries) == 3
-    assert all(re.match(r"boxes differ by 0\.\d+ px .* on 2 frames", entry.checked) for entry in entries)
+    assert all(re.match(r"boxes differ by 0\.\d+ px .* on 1 frames; from afar, ", entry.checked) for entry in entries)
+    # Each of them had its share in that.
+    compared = {clip[0][1].area / (clip[0][0].width * clip[0][0].height) for clip in map(list, scene_clips(2))}
+    assert min(compared) < load_model(NANO).hyper_parameters.small_target < max(compared)
     # Killed between compiling and comparing.
     facts = entries[0].path.with_suffix(".json")
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"checked": ""}))
     assert comparisons() == 1
     assert comparisons() == 0
+
+
+def test_a_plan_for_small_targets_alone_that_is_wrong_is_found():
+    with installed(Gpu()) as gpu:
+        # Cells of the larger of the two search sizes.
+        gpu.distort = lambda output: DISTORTIONS["boxes"](output) if output.shape[-1] == 18 else output
+        with pytest.raises(LightTrackError, match="does not see"):
+            create_tracker(load_model(NANO), "tensorrt")
 
 
 @pytest.mark.parametrize("distortion", DISTORTIONS)
@@ -558,7 +570,7 @@ def test_compile_list_and_prune(capsys, monkeypatch):
         assert main(["compile", "--list"]) == 0
         listed = capsys.readouterr().out
         assert "lighttrack_nano/search.onnx side=288 fp16 for Double with tensorrt 10.3.0, CUDA 12.6" in listed
-        assert listed.count("boxes differ by 0.") == 6
+        assert listed.count("from afar, boxes differ by 0.") == 6
         assert "6 plans" in listed
         assert main(["compile", "--prune"]) == 0
         assert capsys.readouterr().out.count("for Old") == 3
