@@ -37,7 +37,9 @@ TEMPLATE_SIZE = 128
 SEARCH_SIZES = (256, 288)
 # Where to look first: docs/performance.md. When to believe it: by `lighttrack fit-session`, docs/lost.md.
 _MOBILE_PARAMETERS = LightTrackHyperParameters(near_size=160, near_shift=4.3, near_score=7.0)
-_MOBILE_SESSION = SessionSettings(unlikeness=59.4, midpoint=0.0, slope=0.682, uncertain=0.4, lost_frames=5, found=0.89)
+_MOBILE_SESSION = SessionSettings(
+    unlikeness=62.2, midpoint=-0.44, slope=0.666, uncertain=0.35, lost_frames=5, found=0.89
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
