@@ -1,5 +1,6 @@
 """int8: ranges measured on the tracker's own crops, two dialects of one calibration, and what they do to the boxes."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -77,25 +78,27 @@ def test_calibration_is_of_the_graphs_that_run_every_frame(calibrated):
     assert all(low <= high for low, high in ranges.ranges.values())
     relu = [name for name in ranges.ranges if "Relu" in name]
     assert relu
-    assert all(ranges.ranges[name][0] == 0 for name in relu)
+    assert all(ranges.ranges[name][0] >= 0 for name in relu)
 
 
 def test_what_was_calibrated_runs_and_is_near_fp32(calibrated):
+    inputs = {"crop": np.array(Scene(1)[0].image[:256, :256])}  # a kind of picture that was calibrated on
+    with contextlib.closing(load_engine(calibrated / "template.onnx", "onnxruntime", 1, {"side": 128})) as engine:
+        engine.input_buffers["crop"][:] = Scene(1)[0].image[64:192, 64:192]
+        inputs |= {name: np.array(array) for name, array in engine.run({}).items()}
     outputs = {}
     for backend in ("onnxruntime", "onnxruntime-int8", "tensorrt-int8-simulated"):
-        engine = load_engine(calibrated / "search.onnx", backend, 1, SIZES)
-        assert engine.backend == backend
-        rng = np.random.default_rng(0)
-        for buffer in engine.input_buffers.values():
-            buffer[:] = (
-                rng.integers(0, 256, buffer.shape) if buffer.dtype == np.uint8 else rng.normal(0, 0.1, buffer.shape)
-            )
-        outputs[backend] = {name: np.array(array) for name, array in engine.run({}).items()}
+        with contextlib.closing(load_engine(calibrated / "search.onnx", backend, 1, SIZES)) as engine:
+            assert engine.backend == backend
+            for name, buffer in engine.input_buffers.items():
+                buffer[:] = inputs[name]
+            outputs[backend] = {name: np.array(array) for name, array in engine.run({}).items()}
     exact = outputs.pop("onnxruntime")
     for backend, given in outputs.items():
         for name, array in given.items():
             error = np.sqrt(np.mean((array - exact[name]) ** 2)) / exact[name].std()
-            assert 0 < error < 0.5, (backend, name)  # random weights forgive less than trained ones
+            # 1 is no relation at all; the boxes of trained weights are compared below
+            assert 0 < error < 0.5, (backend, name)
 
 
 def test_a_model_that_is_not_calibrated_names_the_command(nano):

@@ -13,7 +13,7 @@ from node_harness import NodeProcess, box_of, stamp_of
 from lighttrack_ros.cli import main
 from lighttrack_ros.evaluation.scene import Scene
 from lighttrack_ros.evaluation.sequences import save_scene
-from lighttrack_ros.geometry import intersection_over_union
+from lighttrack_ros.geometry import Box, intersection_over_union
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import load_model, save_model
 from lighttrack_ros.networks import dytrack, mixformerv2
@@ -154,7 +154,8 @@ def test_lighttrack_follows_the_scene_from_camera_to_box(film, model, scene):
     reports = library(model, scene, seen.targets)
     for index, message in seen.targets.items():
         assert_equal(message, reports[index])
-    overlaps = [intersection_over_union(box_of(message), scene.truth[index]) for index, message in seen.targets.items()]
+    truth = [Box(*values) for values in scene.truth]
+    overlaps = [intersection_over_union(box_of(message), truth[index]) for index, message in seen.targets.items()]
     assert np.mean(overlaps) > 0.6
     assert not seen.exits
 

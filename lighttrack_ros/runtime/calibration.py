@@ -7,7 +7,9 @@ A peak that is rare may be the whole message (the target, on the score map), or 
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -50,7 +52,7 @@ class Measured(NamedTuple):
         ranges: for its conversions.
         layers: how many may be quantized, those that are kept among them.
         errors: on inputs used for nothing else, by what was done: TensorRT's and ONNX Runtime's dialect, root mean
-            square error of the outputs in standard deviations of the outputs.
+            square error of the outputs in standard deviations of the outputs; nan where a dialect is no use.
     """
 
     ranges: Ranges
@@ -132,9 +134,11 @@ class _Comparison:
 
     def in_both_dialects(self, ranges: Ranges) -> tuple[float, float]:
         """Root mean squared error, over all outputs, in TensorRT's dialect and in ONNX Runtime's."""
-        unsigned = copy.deepcopy(self._model)
-        quantize_for_onnxruntime(unsigned, ranges, 127)
-        return float(np.sqrt(self.errors(ranges).mean())), float(np.sqrt(self._squared(unsigned).mean()))
+        unsigned, error = copy.deepcopy(self._model), math.nan
+        with contextlib.suppress(LightTrackError):  # a transformer
+            quantize_for_onnxruntime(unsigned, ranges, 127)
+            error = float(np.sqrt(self._squared(unsigned).mean()))
+        return float(np.sqrt(self.errors(ranges).mean())), error
 
     def _squared(self, model: onnx.ModelProto) -> FloatArray:
         pairs = zip(self._expected, self._outputs(model), self._variances, strict=True)

@@ -21,6 +21,7 @@ FloatArray = npt.NDArray[np.float32]
 
 _CELLS = 32 * 32  # of a map; on larger ones ONNX Runtime's int8 convolutions are no faster than its fp32 ones
 _TAPS = 5 * 5  # of a depthwise kernel; likewise
+_CHANNELS = 8  # of a result that is not the network's own; 256 steps would be too coarse for distances in pixels
 _SMALLEST_SCALE = np.float32(2.0**-20)  # fp16 still has four bits there
 
 
@@ -52,37 +53,33 @@ def quantize_for_tensorrt(model: onnx.ModelProto, ranges: Ranges) -> None:
 
 
 def quantize_for_onnxruntime(model: onnx.ModelProto, ranges: Ranges, weight_limit: int) -> None:
-    """The layers that its CPU kernels run faster in int8, in place.
+    """The convolutions that its CPU kernels run faster in int8, in place, and what lies between them.
 
     Args:
         weight_limit: largest quantized weight; 127, or 63 where the processor adds up in 16 bits.
 
     Raises:
-        LightTrackError: the range of a tensor was not measured.
+        LightTrackError: the range of a tensor was not measured, or the network is a transformer.
     """
     graph = model.graph
     shapes = _shapes(model)
     constants = {constant.name: tuple(constant.dims) for constant in graph.initializer}
     quantized = []
     for layer in layers(model):
-        if layer.name in ranges.kept:
-            continue
-        if layer.op_type == "Conv":
-            weight = constants[layer.input[1]]
-            taps = int(np.prod(weight[2:]))
-            if int(np.prod(shapes[layer.output[0]][2:])) > _CELLS or (weight[1] == 1 and taps > _TAPS):
-                continue
-        quantized.append(layer)
+        if layer.op_type == "MatMul":
+            raise LightTrackError("ONNX Runtime runs transformers no faster in int8 on the CPU: use onnxruntime")
+        weight, cells = constants[layer.input[1]], int(np.prod(shapes[layer.output[0]][2:]))
+        slow = cells > _CELLS or (weight[1] == 1 and int(np.prod(weight[2:])) > _TAPS)
+        if not slow and weight[0] >= _CHANNELS and layer.name not in ranges.kept:
+            quantized.append(layer)
     _fuse_swish(model)
     rewriter = _Rewriter(graph, ranges, signed=False, weight_limit=weight_limit)
     for layer in quantized:
         rewriter.quantize_input(layer)
         rewriter.quantize_weights(layer)
-        if layer.op_type == "Conv":
-            rewriter.quantize_bias(layer)
+        rewriter.quantize_bias(layer)
     for layer in quantized:
-        if layer.op_type == "Conv":  # a product gives floating point at no cost
-            rewriter.quantize_output(layer)
+        rewriter.quantize_output(layer)
     rewriter.finish()
 
 
