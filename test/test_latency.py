@@ -51,6 +51,7 @@ def test_the_parts_of_every_image_add_up_to_its_latency():
     np.testing.assert_allclose(run.all_parts.sum(axis=1), run.latencies)
     np.testing.assert_allclose(run.all_parts[:, PARTS.index("publish")], [1e-3, 2e-3, 23e-3])
     assert run.figures()["parts_ms"]["network"]["p50"] == pytest.approx(4)
+    assert run.figures()["ready_ms"]["max"] == pytest.approx(7)  # however late the observer hears of it
     assert run.step == pytest.approx(4.5e-3)
 
 

@@ -98,6 +98,7 @@ class Run:
         told = self.all_parts[np.isfinite(self.all_parts).all(axis=1)] * 1e3
         if len(told):
             figures["parts_ms"] = {name: _spread(told[:, column]) for column, name in enumerate(PARTS)}
+            figures["ready_ms"] = _spread(told[:, :-1].sum(axis=1))
         if len(self.samples) > 1:
             first, last = self.samples[0], self.samples[-1]
             seconds = last.seconds - first.seconds

@@ -240,16 +240,17 @@ def _print_overload(row: dict[str, Any], first: bool) -> None:
     if first:
         print(
             f"\n{'factor':>7}{'asked':>8}{'sent':>8}{'boxes':>8}{'skipped':>9}{'lost':>8} |"
-            f"{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}{'step':>8} ms |"
+            f"{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}{'step':>8} ms | box ready:{'p50':>6}{'p99':>8}{'max':>8} ms |"
             f"{'p50: first fifth':>17}{'last':>7} ms |{'MB: at first':>16}{'last':>7}"
         )
     frames, rate, times, parts = row["frames"], row["rate_hz"], row["latency_ms"], row["parts_ms"]
     step = sum(parts[name]["p50"] for name in ("crop", "network", "decode"))
-    fifths = row["over_time"]
+    ready, fifths = row["ready_ms"], row["over_time"]
     lost = frames["missed"] - frames["skipped"]
     print(
         f"{row['factor']:7g}{row['asked_hz']:8.0f}{rate['camera']:8.0f}{rate['boxes']:8.1f}{frames['skipped']:9d}"
         f"{lost:8d} |{times['p50']:8.2f}{times['p95']:8.2f}{times['p99']:8.2f}{times['max']:8.2f}{step:8.2f}    |"
+        f"{ready['p50']:17.2f}{ready['p99']:8.2f}{ready['max']:8.2f}    |"
         f"{fifths['latency_p50_ms'][0]:17.2f}{fifths['latency_p50_ms'][-1]:7.2f}    |"
         f"{fifths['node_memory_mb'][0]:16.1f}{fifths['node_memory_mb'][-1]:7.1f}",
         flush=True,
