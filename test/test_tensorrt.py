@@ -662,6 +662,18 @@ def imported(tmp_path_factory):
     return place
 
 
+@pytest.mark.parametrize("name", ["mixformerv2", "dytrack"])
+def test_selftest_times_the_plans_that_the_tracker_uses(imported, name):
+    """A second plan of each graph would cost a Jetson minutes, and nobody would ever compare or use it."""
+    with installed(Gpu()) as gpu:
+        create_tracker(load_model(imported / name), "tensorrt-fp32").close()
+        used = len(PlanCache().entries())
+        main(["selftest", "--gpu", str(imported / name), "--frames", "2"])  # weights at random need not agree
+        entries = [entry for entry in PlanCache().entries() if entry.key.precision == "fp32"]
+        assert len(entries) == used
+        assert gpu.calls.count("cuEventElapsedTime") > 0
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

@@ -192,7 +192,9 @@ def _networks(model: Model, backend: str, runs: int) -> dict[str, Any]:
     times = {}
     template = [(graph, model.template_size) for graph in model.template_graphs]
     for graph, side in template + [(graph, model.search_sizes[0]) for graph in model.search_graphs]:
-        engine = load_engine(graph, backend, dimensions={"side": side})
+        # As its tracker loads it: any other sizes would compile a second plan.
+        dimensions = {"side": side} if model.tracker == "lighttrack" else {}
+        engine = load_engine(graph, backend, dimensions=dimensions)
         try:
             assert isinstance(engine, TensorRTEngine)
             for _ in range(WARM_UP_RUNS):
