@@ -394,6 +394,7 @@ def test_auto_takes_tensorrt_where_it_is_and_says_why_not(graphs, caplog):
         assert engine.backend == "onnxruntime"
     (line,) = {record.message for record in caplog.records if "onnxruntime" in record.message}
     assert "cuInit" in line
+    assert "--runtime nvidia (Jetson) or --gpus all" in line
     _tensorrt_is_here.cache_clear()
     with installed(Gpu(), binding="none"):
         assert load_engine(graphs[0], "auto", dimensions=FIRST).backend == "onnxruntime"

@@ -200,6 +200,59 @@ def test_the_cuda_double_has_the_signatures_of_cuda_bindings():
     assert driver.CU_MEMHOSTALLOC_DEVICEMAP == double.CU_MEMHOSTALLOC_DEVICEMAP
 
 
+EVERY_CALL = """
+import numpy as np
+from lighttrack_ros.runtime.cuda import open_cuda
+
+cuda = open_cuda()
+assert cuda.device == ("Stub", (8, 7), True, {driver}), cuda.device
+with cuda.current():
+    device, host, stream = cuda.allocate(800), cuda.allocate_host(400), cuda.create_stream()
+    assert cuda.stream_address(stream) > 0
+    assert host.array.shape == (400,) and not host.array.any()
+    sent, received = np.arange(100, dtype=np.float32), np.zeros(100, np.float32)
+    cuda.upload(device, sent, stream)
+    cuda.copy(device + 400, device, 400, stream)
+    cuda.download(received, device + 400, stream)
+    cuda.upload(host.address, sent, stream)
+    cuda.synchronize(stream)
+    assert (received == sent).all() and (host.array.view(np.float32) == sent).all()
+    cuda.begin_capture(stream)
+    graph = cuda.end_capture(stream)
+    cuda.launch(graph, stream)
+    cuda.destroy_graph(graph)
+    start, end = cuda.create_event(), cuda.create_event()
+    cuda.record(start, stream)
+    cuda.record(end, stream)
+    try:
+        print(cuda.milliseconds(start, end))
+    except Exception as error:
+        print(f"{{type(error).__name__}}: {{error}}")
+    cuda.destroy_event(start)
+    cuda.destroy_event(end)
+    cuda.free(device)
+    cuda.free_host(host)
+    cuda.destroy_stream(stream)
+cuda.close()
+"""
+
+
+@pytest.mark.parametrize("driver", [12060, 13000])
+def test_the_real_cuda_bindings_bring_every_call_to_the_driver(tmp_path, driver):
+    """Of JetPack 6 and of JetPack 7; what arrives is checked in C (cuda_stub.c)."""
+    bindings, compiler = pytest.importorskip("cuda.bindings"), shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    options = ["-shared", "-fPIC", f"-DDRIVER={driver}", "-Wl,-soname,libcuda.so.1", "-o", tmp_path / "libcuda.so.1"]
+    run(compiler, *options, Path(__file__).with_name("cuda_stub.c"), "-ldl")
+    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
+    said = run(sys.executable, "-c", EVERY_CALL.format(driver=driver), env=environment).strip()
+    if driver < 12080 and int(bindings.__version__.split(".")[0]) >= 13:  # there it wants a function of CUDA 12.8
+        assert re.match(r"LightTrackError: CUDA: cuEventElapsedTime: .*'cuda-python==12\.\*' on JetPack 6", said), said
+    else:
+        assert said == "2.5"
+
+
 def any_ranges(graph):
     """For every tensor: whether a graph compiles does not depend on them."""
     names = {name for node in onnx.load(graph).graph.node for name in [*node.input, *node.output]}

@@ -250,9 +250,11 @@ class _CudaBindings:
             OSError,
             AttributeError,
         ) as problem:  # the driver's library, or the function in it, is not there
-            raise LightTrackError(f"CUDA: {function}: {problem}") from problem
+            way_out = _NO_GPU if function == "cuInit" else _OTHER_CUDA
+            raise LightTrackError(f"CUDA: {function}: {problem}; {way_out}") from problem
         if error != self._driver.CUresult.CUDA_SUCCESS:
-            raise LightTrackError(f"CUDA: {function} failed ({getattr(error, 'name', error)})")
+            way_out = f"; {_NO_GPU}" if function == "cuInit" else ""
+            raise LightTrackError(f"CUDA: {function} failed ({getattr(error, 'name', error)}){way_out}")
         return results[0] if results else None
 
 
@@ -376,9 +378,18 @@ class _PyCuda:
         try:
             yield
         except self._driver.Error as error:
-            raise LightTrackError(f"CUDA: {function} failed ({error})") from error
+            way_out = f"; {_NO_GPU}" if function == "cuInit" else ""
+            raise LightTrackError(f"CUDA: {function} failed ({error}){way_out}") from error
 
 
+_NO_GPU = (
+    "NVIDIA's driver or its GPU is not to be seen: is it installed, and was the container, if this is one, started "
+    "with --runtime nvidia (Jetson) or --gpus all (desktop)?"
+)
+_OTHER_CUDA = (
+    "the binding is not of the driver's CUDA: pip install 'cuda-python==12.*' on JetPack 6 or where nvidia-smi says "
+    "CUDA 12, 'cuda-python==13.*' on JetPack 7 or where it says CUDA 13"
+)
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which PyCUDA has no name
 _BINDINGS: tuple[tuple[str, Any], ...] = (
     ("cuda.bindings.driver", _CudaBindings),
