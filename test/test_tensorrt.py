@@ -536,6 +536,20 @@ def test_a_plan_for_small_targets_alone_that_is_wrong_is_found():
             create_tracker(load_model(NANO), "tensorrt")
 
 
+@pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
+def test_auto_survives_networks_that_compile_but_do_not_run(caplog, binding):
+    with installed(Gpu(), binding) as gpu:
+        gpu.failing["execute_async_v3"] = 0
+        with pytest.raises(LightTrackError, match="the network does not run"):
+            create_tracker(load_model(NANO), "tensorrt")
+        tracker = create_tracker(load_model(NANO), "auto")
+        assert tracker.backend == "onnxruntime"
+        assert not gpu.living()  # what was begun is given back
+        tracker.close()
+        (line,) = (r.message for r in caplog.records if "running on ONNX Runtime instead" in r.message)
+        assert "made to fail" in line
+
+
 @pytest.mark.parametrize("distortion", DISTORTIONS)
 def test_plans_that_see_something_else_are_refused_and_not_kept(caplog, distortion):
     with installed(Gpu()) as gpu:

@@ -118,9 +118,6 @@ class TensorRTEngine:
         self.input_buffers = {}
         try:
             with cuda.current():
-                if self._stream is not None:
-                    with contextlib.suppress(LightTrackError):  # a run that failed may have left work behind
-                        cuda.synchronize(self._stream)
                 # TensorRT's before CUDA's; PyCUDA destroys a stream with the last reference to it.
                 self._context = self._engine = self._runtime = self._stream = None
                 self._resources.close()
@@ -312,7 +309,14 @@ class TensorRTEngine:
                 raise LightTrackError(f"{self._graph}: no input {name!r}, expected {', '.join(self.inputs)}")
         try:
             with cuda.current():
-                yield cuda
+                try:
+                    yield cuda
+                except BaseException:
+                    # What a run began before it failed must not go on while others free what it uses.
+                    if self._stream is not None:
+                        with contextlib.suppress(LightTrackError):
+                            cuda.synchronize(self._stream)
+                    raise
         except LightTrackError as error:
             raise LightTrackError(f"{self._graph}: {error}") from error
 

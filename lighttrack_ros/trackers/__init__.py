@@ -37,7 +37,7 @@ def create_tracker(model: Model, backend: Backend = "auto", threads: int = 0) ->
     """
     with watch() as watched:
         before = len(watched.plans)
-        tracker = _create(model, backend, threads)
+        tracker = _first_choice(model, backend, threads)
         unchecked = [key for key in watched.plans[before:] if not PlanCache().is_checked(key)]
         if not unchecked:
             return tracker
@@ -60,6 +60,17 @@ def create_tracker(model: Model, backend: Backend = "auto", threads: int = 0) ->
     if backend != "auto":
         raise LightTrackError(f"{problem}; use backend onnxruntime, or tensorrt-fp32 if this was not it")
     _logger.warning("running on ONNX Runtime instead: %s", problem)
+    return _create(model, "onnxruntime", threads)
+
+
+def _first_choice(model: Model, backend: Backend, threads: int) -> Tracker:
+    """As `_create`; "auto" takes ONNX Runtime for all of the tracker where a network loads, but does not run."""
+    try:
+        return _create(model, backend, threads)
+    except LightTrackError as error:
+        if backend != "auto":
+            raise
+        _logger.warning("running on ONNX Runtime instead: %s", error)
     return _create(model, "onnxruntime", threads)
 
 
