@@ -159,6 +159,7 @@ def test_conversion_keeps_what_the_network_says(graphs_of, name):
 
 def test_the_tensorrt_double_has_the_signatures_of_tensorrt_for_rtx(trt):
     compare_signatures({(kind, name): getattr(getattr(trt, kind), name).__doc__ for kind, name in double_methods()})
+    assert [pair for pair in double_names() if not hasattr(getattr(trt, pair[0]), pair[1])] == []
 
 
 def test_the_tensorrt_double_has_the_signatures_of_tensorrt(tmp_path):
@@ -178,11 +179,14 @@ def test_the_tensorrt_double_has_the_signatures_of_tensorrt(tmp_path):
     methods = [list(pair) for pair in double_methods()]
     script = (
         "import json, tensorrt as trt\n"
-        f"print(json.dumps([getattr(getattr(trt, kind), name).__doc__ for kind, name in {methods!r}]))"
+        f"docs = [getattr(getattr(trt, kind), name).__doc__ for kind, name in {methods!r}]\n"
+        f"missing = [pair for pair in {double_names()!r} if not hasattr(getattr(trt, pair[0]), pair[1])]\n"
+        "print(json.dumps([docs, missing]))"
     )
     environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": str(binary.parent)}
-    docs = json.loads(run(sys.executable, "-c", script, env=environment))
+    docs, missing = json.loads(run(sys.executable, "-c", script, env=environment))
     compare_signatures(dict(zip(double_methods(), docs, strict=True)))
+    assert missing == []
 
 
 def test_the_cuda_double_has_the_signatures_of_cuda_bindings():
@@ -287,6 +291,21 @@ def double_methods():
                 found.append((kind, name))
     assert len(found) > 20
     return found
+
+
+def double_names():
+    """Class and name of every constant and attribute that the double of TensorRT offers."""
+    double = tensorrt_module(Gpu(), "11.0.0")
+    enums = ["NetworkDefinitionCreationFlag", "BuilderFlag", "MemoryPoolType", "TensorIOMode", "DataType"]
+    found = [(kind, member.name) for kind in enums for member in getattr(double, kind)]
+    found += [("ILogger", name) for name in ("INTERNAL_ERROR", "ERROR", "WARNING", "log")]
+    found += [("IProgressMonitor", name) for name in ("phase_start", "step_complete", "phase_finish")]
+    return [
+        *found,
+        ("IBuilderConfig", "progress_monitor"),
+        ("ICudaEngine", "num_io_tensors"),
+        ("OnnxParser", "num_errors"),
+    ]
 
 
 def compare_signatures(docs):
