@@ -689,6 +689,7 @@ def test_selftest_times_the_plans_that_the_tracker_uses(imported, name):
         assert gpu.calls.count("cuEventElapsedTime") > 0
 
 
+@pytest.mark.parametrize("integrated", [False, True])
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
@@ -697,14 +698,14 @@ def test_selftest_times_the_plans_that_the_tracker_uses(imported, name):
         ("dytrack", {"modes": {"balanced": (0.0, 0.0)}}),  # the first alone
     ],
 )
-def test_trackers_of_many_engines_give_onnxruntimes_boxes(imported, scene, name, changes):
+def test_trackers_of_many_engines_give_onnxruntimes_boxes(imported, scene, name, changes, integrated):
     model = load_model(imported / name)
     parameters = dataclasses.replace(model.hyper_parameters, **changes)
     model = dataclasses.replace(model, hyper_parameters=parameters)
     reference = create_tracker(model, "onnxruntime", 1)
     frame, box = scene[0]
     reference.init(frame, box)
-    with installed(Gpu()) as gpu:
+    with installed(Gpu(integrated=integrated)) as gpu:
         tracker = create_tracker(model, "tensorrt-fp32")
         tracker.init(frame, box)
         gpu.calls.clear()
