@@ -12,7 +12,7 @@ from lighttrack_ros.node.transport import transport_environment
 # Arguments that are parameters of the node, under the same names; the others are in config/tracker.yaml.
 PARAMETERS = {
     "model": "Name of a model folder in engines/, or the path of one.",
-    "backend": "What runs the networks: auto takes the fastest that is installed.",
+    "backend": "What runs the networks: auto takes TensorRT where it and a GPU are, else ONNX Runtime.",
     "image_transport": "raw (sensor_msgs/Image) or compressed (CompressedImage on <image_topic>/compressed).",
     "reliability": "Asked of the camera: best_effort goes with every camera, reliable only with reliable ones.",
     "autostart": "true: configure and activate at once; false: leave it to the lifecycle services.",

@@ -40,7 +40,10 @@ class Parameters:
 
     model: str = _parameter(DEFAULT_MODEL, "Name of a model folder in engines/, or the path of one.", UNCONFIGURED)
     backend: str = _parameter(
-        "auto", "What runs the networks; auto takes the fastest that is installed.", UNCONFIGURED, among=BACKENDS
+        "auto",
+        "What runs the networks; auto takes TensorRT where it and a GPU are, else ONNX Runtime.",
+        UNCONFIGURED,
+        among=BACKENDS,
     )
     threads: int = _parameter(
         0, "CPU threads inside one run of a network; 0 lets the backend choose.", UNCONFIGURED, low=0, high=64
