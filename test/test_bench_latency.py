@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from itertools import islice
@@ -96,6 +97,8 @@ def test_overload_counts_what_it_drops(bag, model, tmp_path, environment):
         (["--bag", "{bag}", "--topic", "/nothing"], "no images on /nothing"),
         (["--topic", "/image"], "--topic goes with --bag"),
         (["--box", "1,2,3,4"], "--box goes with"),
+        (["--bag", "{bag}", "--box", "400,2,9,9"], "lies outside the frame of 320 x 240"),
+        (["--sequence", "{clip}", "--box", "400,2,9,9"], "lies outside the frame of 64 x 48"),
         (["--sequence", "{tmp}"], "no images in it"),
         (["--plot", "{tmp}/plot.pdf"], ".png"),
         (["--json", "{tmp}"], "cannot be written"),
@@ -103,8 +106,25 @@ def test_overload_counts_what_it_drops(bag, model, tmp_path, environment):
 )
 def test_what_is_wrong_is_said_before_anything_is_started(bag, tmp_path, capsys, monkeypatch, arguments, message):
     monkeypatch.setattr(bench_latency, "Rig", lambda *_: pytest.fail("started"))
-    assert cli.main(["bench", "latency", *(argument.format(bag=bag, tmp=tmp_path) for argument in arguments)]) == 1
+    clip = tmp_path / "clips" / "clip"
+    clip.mkdir(parents=True)
+    cv2.imwrite(str(clip / "1.png"), np.zeros((48, 64, 3), np.uint8))
+    (clip / "init_box.txt").write_text("1,2,3,4\n")
+    filled = [argument.format(bag=bag, tmp=tmp_path, clip=clip) for argument in arguments]
+    assert cli.main(["bench", "latency", *filled]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_why_the_node_cannot_start_is_said_at_once(bag, model, tmp_path, monkeypatch, capsys, environment):
+    """The node stays up, unconfigured, and tells its diagnostics; nothing else would end the waiting."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", environment["ROS_DOMAIN_ID"])
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    (broken / "search.onnx").write_bytes(b"no graph")
+    assert cli.main(["bench", "latency", "--bag", str(bag), "--model", str(broken)]) == 1
+    error = capsys.readouterr().err
+    assert "the node is not configured: " in error
+    assert "broken/search.onnx" in error
 
 
 def test_a_bag_without_its_box_is_told_so(bag, tmp_path, capsys, monkeypatch):

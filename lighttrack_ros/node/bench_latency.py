@@ -29,8 +29,11 @@ from lighttrack_ros.evaluation.sequences import INIT_FILE, TRUTH_FILES, load_seq
 from lighttrack_ros.evaluation.track import parse_box
 from lighttrack_ros.evaluation.video import VideoFile, check_writable, parse_size
 from lighttrack_ros.geometry import Box
+from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import load_model
 from lighttrack_ros.node.latency_rig import ECHO, NODE, Clip, Rig
+from lighttrack_ros.node.messages import read_compressed_image, read_header, read_image
+from lighttrack_ros.trackers.base import check_box
 
 _SCENE_FPS = 30.0
 _CLIP_BYTES = 512 << 20  # of pixels: the camera holds them all
@@ -178,6 +181,8 @@ def _clip_of_bag(path: Path, topic: str | None, box: Box | None) -> Clip:
             raise LightTrackError(f"{path}: --box is missing: which target? (left,top,width,height)")
         box = Box(*(float(value) for value in read_boxes(known)[0]))
     compressed = bag.message_type.endswith("CompressedImage")
+    header = read_header(message)
+    check_box(read_compressed_image(header) if compressed else read_image(header), box)
     frames = min(bag.count, _affordable(len(message)))
     return Clip(f"{path.name} {bag.topic}", str(path), bag.topic, compressed, frames, box)
 
@@ -185,10 +190,13 @@ def _clip_of_bag(path: Path, topic: str | None, box: Box | None) -> Clip:
 def _clip_of_sequence(path: Path, box: Box | None) -> Clip:
     sequence = load_sequence(path)
     frames = sequence.frames
-    height, width = next(iter(frames)).shape[:2]
+    first = next(iter(frames))
+    height, width = first.shape[:2]
+    box = box or sequence.init_box
+    check_box(from_bgr(first), box)
     source = frames.path if isinstance(frames, VideoFile) else path
     count = min(frames.count or _CLIP_FRAMES, _affordable(3 * width * height))
-    return Clip(f"{sequence.name} {width}x{height}", str(source), None, False, count, box or sequence.init_box)
+    return Clip(f"{sequence.name} {width}x{height}", str(source), None, False, count, box)
 
 
 def _affordable(frame_bytes: int) -> int:

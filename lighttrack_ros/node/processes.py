@@ -142,16 +142,30 @@ class Observer:
         """Until the tracker hears this process and this process hears the tracker.
 
         Raises:
-            LightTrackError: it ended, or does not come up.
+            LightTrackError: it ended, says that it cannot, or does not come up; the message has its last words.
         """
+        from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+        failures: list[str] = []
+
+        def on_diagnostics(message: Any) -> None:
+            own = [status for status in message.status if status.name.startswith(f"{namespace[1:]}/tracker:")]
+            failures.extend(status.message for status in own if status.level == DiagnosticStatus.ERROR)
+
         limit = time.monotonic() + _START_LIMIT
         init, topic = self._inits[namespace], f"{namespace}/tracker/target"
-        while init.get_subscription_count() == 0 or self.node.count_publishers(topic) == 0:
-            self.spin_once()
-            if node.status is not None:
-                raise LightTrackError(f"the node ended at once ({node.last_words}); its log is {node.log}")
-            if time.monotonic() > limit:
-                raise LightTrackError(f"the node was not ready in {_START_LIMIT:.0f} s; its log is {node.log}")
+        diagnostics = self.node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
+        try:
+            while init.get_subscription_count() == 0 or self.node.count_publishers(topic) == 0:
+                self.spin_once()
+                if node.status is not None:
+                    raise LightTrackError(f"the node ended at once ({node.last_words})")
+                if failures:
+                    raise LightTrackError(f"the node is {failures[0]}")
+                if time.monotonic() > limit:
+                    raise LightTrackError(f"the node was not ready in {_START_LIMIT:.0f} s ({node.last_words})")
+        finally:
+            self.node.destroy_subscription(diagnostics)
 
     def point_at(self, namespace: str, box: Box, target_id: str) -> None:
         """Name the target. No stamp: it is in the next image, so the camera has still to begin."""
