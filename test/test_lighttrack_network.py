@@ -1,5 +1,9 @@
 """The LightTrack network against the official one: layer by layer, for every kind of path, for bad checkpoints."""
 
+import sys
+import types
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +103,37 @@ def test_pickled_checkpoints_load_with_their_wrappers(tmp_path, wrap):
     assert not loaded.training
 
 
+class Settings:
+    """As the authors' trainers save beside the weights, of a module that nobody has who only wants those."""
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_what_trainers_save_beside_the_weights_is_neither_needed_nor_run(tmp_path, monkeypatch):
+    architecture = Architecture.parse(MOBILE + "+width_20_20")
+    source = LightTrack(architecture)
+    settings = Settings()
+    settings.environment, settings.device = Settings(), torch.device("cpu")
+    absent = types.ModuleType("the_authors_trainer")
+    absent.Settings = Settings
+    path = tmp_path / "checkpoint.pth.tar"
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, absent.__name__, absent)
+        patch.setattr(Settings, "__module__", absent.__name__)
+        stats = OrderedDict(train=OrderedDict(loss=Settings()))
+        trap = Trap(tmp_path / "run")
+        torch.save({"net": source.state_dict(), "settings": settings, "stats": stats, "trap": trap}, path)
+    loaded = load_checkpoint(path, architecture)
+    assert torch.equal(loaded.state_dict()["neck.BN_z.weight"], source.state_dict()["neck.BN_z.weight"])
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_that_does_not_fit_names_every_difference(tmp_path):
     architecture = Architecture.parse(MOBILE + "+width_20_20")
     state = LightTrack(architecture).state_dict()
@@ -127,5 +162,6 @@ def test_an_unreadable_checkpoint_is_named(tmp_path, name):
         torch.save({"loader": eval}, path)
     elif name == "empty.pth":
         torch.save({"epoch": 3}, path)
-    with pytest.raises(LightTrackError, match=name):
+    with pytest.raises(LightTrackError, match=name) as error:
         load_checkpoint(path, Architecture.parse(MOBILE))
+    assert "weights_only" not in str(error.value)  # PyTorch's advice is to run whatever the file says

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import zipfile
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, hardsigmoid, hardswish, relu, silu
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.networks.checkpoint import load_strictly
@@ -161,7 +163,7 @@ class LightTrack(nn.Module):
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or a pickled checkpoint (read as weights only), wrappers taken off.
+    """The tensors of a .safetensors file or a pickled checkpoint (no code of it is run), wrappers taken off.
 
     Raises:
         LightTrackError: no such file, or not a checkpoint.
@@ -179,9 +181,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             raise LightTrackError(f"{path}: not a safetensors file ({error})") from error
     else:
         try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = _unpickle(path)
         except Exception as error:  # whatever the unpickler trips over: zip, pickle, a forbidden class
-            reason = str(error).splitlines()[0]
+            found = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))  # PyTorch's advice before it runs any code
+            reason = found[1].strip() if found else str(error).partition("\n")[0]
             raise LightTrackError(f"{path}: cannot be read as a checkpoint of plain tensors ({reason})") from error
     for wrapper in ("state_dict", "model", "net"):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(wrapper), dict):
@@ -193,6 +196,22 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name[len(prefix) :]: value for name, value in tensors.items()}
     return tensors
+
+
+class _Shell:
+    """Stands for an object whose class is not at hand; holds nothing."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+def _unpickle(path: Path) -> Any:
+    """A pickled checkpoint, weights only. Trainers save settings and statistics beside them: those become shells."""
+    unknown = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+    names = [name.rpartition(".") for name in unknown]
+    with safe_globals([type(name, (_Shell,), {"__module__": module}) for module, _, name in names]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_checkpoint(path: Path, architecture: Architecture, template_size: int = 128) -> LightTrack:
