@@ -14,13 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 from lighttrack_ros.evaluation.sequences import Sequence, find_sequences
+from lighttrack_ros.evaluation.video import check_writable
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
 from lighttrack_ros.runtime import Engine, load_engine
 from lighttrack_ros.runtime.calibration import Inputs, Measured, Recorded, measure
 from lighttrack_ros.runtime.engine import Tensor
-from lighttrack_ros.runtime.ranges import Calibration, save_calibration
+from lighttrack_ros.runtime.ranges import FILE, Calibration, save_calibration
 from lighttrack_ros.trackers import create_tracker
 
 _INPUTS = 100  # kept of each graph, about
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     model = load_model(args.model)
+    check_writable(model.folder / FILE)
     sequences = find_sequences(args.sequences, args.only, args.skip)
     by_graph: dict[str, list[Recorded]] = {}
     # The others run once a target, or between frames: there int8 would gain nothing worth its errors.

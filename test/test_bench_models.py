@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lighttrack_ros.cli import main
+from lighttrack_ros.networks import bench_models
 
 
 def test_the_work_of_each_way_to_run_a_network(tmp_path, capsys):
@@ -25,6 +26,15 @@ def test_the_work_of_each_way_to_run_a_network(tmp_path, capsys):
         assert macs / exits[0] == pytest.approx(count / blocks[0], abs=0.02)
 
 
-def test_an_unknown_network_is_named(capsys):
-    assert main(["bench", "models", "--models", "mixformer"]) == 1
-    assert "expected some of lighttrack_mobile, mixformerv2_small" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models", "mixformer"], "expected some of lighttrack_mobile, mixformerv2_small"),
+        (["--rounds", "0"], "--rounds is 0, expected at least 1"),
+        (["--json", "{tmp}"], "cannot be written"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_runs(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(bench_models, "measure", lambda *_: pytest.fail("ran"))
+    assert main(["bench", "models", *(argument.format(tmp=tmp_path) for argument in arguments)]) == 1
+    assert message in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """What is said of a DyTrack's exits: ways that do not disturb each other, thresholds that keep to a budget, tables."""
 
 import dataclasses
+import importlib
 import json
 import math
 
@@ -140,6 +141,26 @@ def test_tuned_thresholds_are_in_the_model(model, videos, capsys):
     assert after.modes != before.modes
     assert dataclasses.replace(after, modes=before.modes) == before
     save_model(model)
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("tune_exits", ["tune-exits", "{model}", "--sequences", "{videos}"]),
+        ("fit_session", ["fit-session", "{model}", "--sequences", "{videos}", "--write"]),
+    ],
+)
+def test_a_model_that_cannot_be_written_is_told_before_the_work(model, videos, monkeypatch, capsys, module, command):
+    """Permissions do not stop root, so the refusal is made up."""
+    module = importlib.import_module(f"lighttrack_ros.evaluation.{module}")
+
+    def refuse(path):
+        raise LightTrackError(f"{path}: refused")
+
+    monkeypatch.setattr(module, "check_writable", refuse)
+    monkeypatch.setattr(module, "record", lambda *_: pytest.fail("followed"))
+    assert main([part.format(model=model.folder, videos=videos) for part in command]) == 1
+    assert "model.yaml: refused" in capsys.readouterr().err
 
 
 def test_the_tables_of_a_model_against_itself(model, videos, tmp_path, capsys):

@@ -94,6 +94,12 @@ def test_a_failed_import_leaves_what_was_there(checkpoint, tmp_path, capsys, spo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny", "tiny.pth"]
 
 
+def test_a_place_that_is_no_folder_is_told(checkpoint, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run_import(checkpoint, tmp_path / "file") == 1
+    assert "file: cannot be written (File exists); --output" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden"])
 def test_a_bad_name_is_refused(checkpoint, tmp_path, capsys, name):
     assert main(["import", str(checkpoint), "--name", name, "--architecture", TINY, "--output", str(tmp_path)]) == 1

@@ -142,6 +142,16 @@ def test_too_few_crops_are_refused(small, tmp_path, capsys):
     assert "ran on 3 crops, at least 6 are needed" in capsys.readouterr().err
 
 
+def test_a_model_that_cannot_be_written_is_told_before_the_work(small, tmp_path, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(small, folder)
+    (folder / "ranges.yaml").unlink(missing_ok=True)
+    (folder / "ranges.yaml").mkdir()
+    save_scene([Scene(1)[index] for index in range(4)], tmp_path / "scene")  # too few: what would be said afterwards
+    assert main(["calibrate", str(folder), "--sequences", str(tmp_path)]) == 1
+    assert "ranges.yaml: cannot be written (Is a directory)" in capsys.readouterr().err
+
+
 def test_a_calibration_survives_its_file(nano):
     ranges = load_ranges(nano / "search.onnx")
     save_calibration(Calibration(("a", "b"), {"search.onnx": ranges}), nano)

@@ -9,7 +9,7 @@ import pytest
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box, context_side, intersection_over_union
 from lighttrack_ros.image import from_bgr
-from lighttrack_ros.models import LightTrackHyperParameters, load_model
+from lighttrack_ros.models import Graphs, LightTrackHyperParameters, load_model
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.crop import SquareCropper
 
@@ -221,3 +221,9 @@ def test_cells_that_say_zero_or_nan(tracker):
     logits[0, 0, 9, 9] = np.nan
     with pytest.raises(LightTrackError, match="not finite"):
         search.decode(logits, distances, 64, 64, parameters)
+
+
+def test_graphs_in_the_wrong_places_are_named(model):
+    mixed_up = dataclasses.replace(load_model(model), graphs=Graphs(search=("template.onnx",)))
+    with pytest.raises(LightTrackError, match="no 'logits' among the inputs and outputs"):
+        create_tracker(mixed_up, "onnxruntime", 1)

@@ -261,6 +261,7 @@ def left_behind(path):
         (["scene", "--speed", "0"], "--speed is 0"),
         (["scene", "--log", "{bag}"], "cannot be written"),
         (["scene", "--first", "0"], "--first is 0"),
+        (["scene", "--topic", "no topic", "--no-wait"], "topic 'no topic': .*must not contain"),
     ],
 )
 def test_wrong_arguments_end_before_anything_is_published(bag, tmp_path, capsys, arguments, message):

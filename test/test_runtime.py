@@ -102,6 +102,11 @@ def test_what_cannot_be_loaded_is_named(graph, backend, tmp_path):
         load_engine(tmp_path / "rubbish.onnx", backend)
 
 
+def test_fewer_threads_than_none_are_refused(graph, backend):
+    with pytest.raises(LightTrackError, match="threads is -1, expected 0"):
+        load_engine(graph, backend, -1, {"side": 2})
+
+
 def test_closing_twice_is_safe(graph, backend):
     engine = load_engine(graph, backend, dimensions={"side": 2})
     engine.close()

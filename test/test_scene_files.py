@@ -40,7 +40,12 @@ def test_a_sequence_of_the_scene_can_be_loaded(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--bag"], "is there already"), (["--rate", "0"], "--rate is 0"), (["--first", "-1"], "--first is -1")],
+    [
+        (["--bag"], "is there already"),
+        (["--rate", "0"], "--rate is 0"),
+        (["--first", "-1"], "--first is -1"),
+        (["--seed", "-1"], "seed is -1"),
+    ],
 )
 def test_wrong_arguments_write_nothing(tmp_path, capsys, arguments, message):
     assert cli.main(["scene", str(tmp_path), *arguments]) == 1

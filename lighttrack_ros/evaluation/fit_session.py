@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
     model = load_model(args.model)
+    if args.write:
+        check_writable(model.folder / "model.yaml")
     tracker = create_tracker(model, args.backend, args.threads)
     try:
         settings = model.session

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from lighttrack_ros import __version__
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.clips import scene_clip, sequence_clips
+from lighttrack_ros.evaluation.video import check_writable
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
 from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine, ranges
@@ -43,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.json is not None:
+        check_writable(args.json)
     figures: dict[str, Any] = {"machine": _machine(), "frames": str(args.sequences or "generated scene"), "models": []}
     print(", ".join(f"{name} {value}" for name, value in figures["machine"].items()))
     figures["preprocessing"] = _preprocessing(args.frames)

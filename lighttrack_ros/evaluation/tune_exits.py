@@ -14,6 +14,7 @@ from tqdm import tqdm
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.exits import fixed_exits, record
 from lighttrack_ros.evaluation.sequences import find_sequences
+from lighttrack_ros.evaluation.video import check_writable
 from lighttrack_ros.models import DyTrackHyperParameters, load_model, save_model
 from lighttrack_ros.trackers.dytrack import DyTrackTracker
 
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     model = load_model(args.model)
     parameters = model.parameters_of(DyTrackHyperParameters)
+    check_writable(model.folder / "model.yaml")
     tracker = DyTrackTracker(model, threads=args.threads)
     try:
         found = find_sequences(args.sequences, args.only)

@@ -21,6 +21,7 @@ from lighttrack_ros.evaluation.evaluate import describe_machine
 from lighttrack_ros.evaluation.exits import Record, Track, fixed_exits, modes_of, record
 from lighttrack_ros.evaluation.sequences import find_sequences
 from lighttrack_ros.evaluation.tune_exits import first_stops
+from lighttrack_ros.evaluation.video import check_writable
 from lighttrack_ros.models import DyTrackHyperParameters, Model, load_model
 from lighttrack_ros.networks.dytrack import Architecture, DyTrack, Passed
 from lighttrack_ros.trackers.dytrack import DyTrackTracker
@@ -31,6 +32,8 @@ _GOOD = 0.7  # overlap that a decision is to tell from less
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.json is not None:
+        check_writable(args.json)
     model = load_model(args.model)
     sequences = [each for each in find_sequences(args.sequences, args.only, args.skip) if each.truth is not None]
     fixed, modes = fixed_exits(model), modes_of(model)

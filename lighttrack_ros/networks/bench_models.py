@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.evaluate import describe_machine
+from lighttrack_ros.evaluation.video import check_writable
 from lighttrack_ros.export import OnBytes, export_graph, export_lighttrack, with_folded_normalisation
 from lighttrack_ros.export_dytrack import export_dytrack
 from lighttrack_ros.export_mixformerv2 import export_mixformerv2
@@ -69,6 +70,10 @@ def run(args: argparse.Namespace) -> int:
     unknown = set(args.models) - set(_MODELS)
     if unknown:
         raise LightTrackError(f"--models {' '.join(sorted(unknown))}: expected some of {', '.join(_MODELS)}")
+    if args.rounds < 1:
+        raise LightTrackError(f"--rounds is {args.rounds}, expected at least 1")
+    if args.json is not None:
+        check_writable(args.json)
     print(f"{args.backend}, {args.threads or 'all'} threads, {describe_machine()}, {args.rounds} rounds in turn")
     costs = measure(args.models or list(_MODELS), args.rounds, args.threads, args.backend)
     print(f"{'':18} {'':33} params M   MACs M   median ms   p95 ms  ratio")

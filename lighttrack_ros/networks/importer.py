@@ -79,7 +79,8 @@ def import_checkpoint(
         source, licence: for model.yaml.
 
     Raises:
-        LightTrackError: a bad name or path string, or a checkpoint that does not fit; nothing is written then.
+        LightTrackError: a bad name or path string, a checkpoint that does not fit, or a place that cannot be written;
+            nothing is written then.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise LightTrackError(
@@ -88,9 +89,13 @@ def import_checkpoint(
     plan = _plan(checkpoint, architecture)
     place = output or (Path("engines") if Path("engines").is_dir() else user_models())
     target = place / name
-    place.mkdir(parents=True, exist_ok=True)
     # Built beside its place and moved there last: a failed import leaves nothing, and no half of a folder.
-    with tempfile.TemporaryDirectory(prefix=".import-", dir=place) as scratch:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(prefix=".import-", dir=place)
+    except OSError as error:
+        raise LightTrackError(f"{place}: cannot be written ({error.strerror}); --output takes another folder") from None
+    with temporary as scratch:
         provenance = Provenance(source, licence, hashlib.sha256(checkpoint.read_bytes()).hexdigest())
         model = Model(folder=Path(scratch) / name, name=name, provenance=provenance, **plan.fields)
         model.folder.mkdir()

@@ -223,10 +223,17 @@ class _Camera:
         os.environ.update(transport_environment())
         tune_malloc()
         import rclpy
+        from rclpy.exceptions import InvalidTopicNameException
         from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
         from rclpy.signals import SignalHandlerOptions
+        from rclpy.validate_topic_name import validate_topic_name
         from sensor_msgs.msg import CompressedImage, Image
 
+        try:
+            validate_topic_name(self._clip.topic)
+        except InvalidTopicNameException as error:
+            reason = str(error).partition("\n")[0]
+            raise LightTrackError(f"topic {self._clip.topic!r}: {reason.rstrip(':')}") from None
         # A shell starts background jobs with SIGINT ignored; both signals end this one.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -104,11 +104,13 @@ def load_engine(
         dimensions: sizes of the graph's free dimensions by name, fixed from now on.
 
     Raises:
-        LightTrackError: no such file, unknown backend, the backend is not installed, or it cannot
+        LightTrackError: no such file, unknown backend, threads under 0, the backend is not installed, or it cannot
             load the graph.
     """
     if not graph.is_file():
         raise LightTrackError(f"{graph}: no such graph")
+    if threads < 0:
+        raise LightTrackError(f"threads is {threads}, expected 0 (the backend chooses) or more")
     if not isinstance(backend, str):
         return backend(graph, dimensions or {})
     if backend not in BACKENDS:

@@ -75,6 +75,16 @@ def _first_choice(model: Model, backend: Backend, threads: int) -> Tracker:
 
 
 def _create(model: Model, backend: Backend, threads: int) -> Tracker:
+    try:
+        return _tracker_of(model, backend, threads)
+    except KeyError as error:  # it has been warmed up: every tensor was asked for by name
+        raise LightTrackError(
+            f"{model.folder}: no {error} among the inputs and outputs of one of its graphs; are they those of a "
+            f"{model.tracker}, in the order of its model.yaml? (import the checkpoint again)"
+        ) from error
+
+
+def _tracker_of(model: Model, backend: Backend, threads: int) -> Tracker:
     if model.tracker == "mixformerv2":
         from lighttrack_ros.trackers.mixformerv2 import MixFormerV2Tracker
 

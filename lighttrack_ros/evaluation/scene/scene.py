@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.scene.camera import Drone, View
 from lighttrack_ros.evaluation.scene.canvas import Canvas, Pixels, Sprite
 from lighttrack_ros.evaluation.scene.ground import LANE, Ground, Road
@@ -75,6 +76,8 @@ class Scene:
     """
 
     def __init__(self, seed: int = DEFAULT_SEED, width: int = 640, height: int = 480, fps: float = 30.0) -> None:
+        if seed < 0:
+            raise LightTrackError(f"seed is {seed}, expected 0 or more")
         self.width, self.height, self.fps = width, height, fps
         self._seed = seed
         rng = np.random.default_rng(seed)
