@@ -540,11 +540,13 @@ def test_a_plan_for_small_targets_alone_that_is_wrong_is_found():
 def test_auto_survives_networks_that_compile_but_do_not_run(caplog, binding):
     with installed(Gpu(), binding) as gpu:
         gpu.failing["execute_async_v3"] = 0
-        with pytest.raises(LightTrackError, match="the network does not run"):
+        with pytest.raises(LightTrackError, match="the network does not run") as kept:
             create_tracker(load_model(NANO), "tensorrt")
+        assert not gpu.living(), "the engines live as long as the error that somebody keeps"
+        assert kept.value.__traceback__
         tracker = create_tracker(load_model(NANO), "auto")
         assert tracker.backend == "onnxruntime"
-        assert not gpu.living()  # what was begun is given back
+        assert not gpu.living()
         tracker.close()
         (line,) = (r.message for r in caplog.records if "running on ONNX Runtime instead" in r.message)
         assert "made to fail" in line

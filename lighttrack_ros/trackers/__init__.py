@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.models import Model
+from lighttrack_ros.runtime.build import drop_locals
 from lighttrack_ros.runtime.engine import Backend
 from lighttrack_ros.runtime.plan_cache import PlanCache, PlanKey
 from lighttrack_ros.runtime.watch import watch
@@ -67,8 +68,9 @@ def _first_choice(model: Model, backend: Backend, threads: int) -> Tracker:
     """As `_create`; "auto" takes ONNX Runtime for all of the tracker where a network loads, but does not run."""
     try:
         return _create(model, backend, threads)
-    except LightTrackError as error:
-        if backend != "auto":
+    except BaseException as error:
+        drop_locals(error)  # the engines made so far end with the half-made tracker, not when the error is forgotten
+        if backend != "auto" or not isinstance(error, LightTrackError):
             raise
         _logger.warning("running on ONNX Runtime instead: %s", error)
     return _create(model, "onnxruntime", threads)
