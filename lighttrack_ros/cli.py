@@ -25,7 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "lighttrack_ros.evaluation.fit_session",
         "find out on sequences from what confidence on a model may be believed",
     ),
-    "bench": ("lighttrack_ros.evaluation.bench", "what each network costs on this machine"),
+    "bench": (
+        "lighttrack_ros.evaluation.bench",
+        "latency through the node, time of a step, cost of a network, on this machine",
+    ),
     "calibrate": ("lighttrack_ros.calibrate", "measure on sequences what a model needs to run in int8"),
     "compile": ("lighttrack_ros.compile", "compile a model for this machine's GPU with TensorRT"),
     "selftest": (

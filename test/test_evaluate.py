@@ -18,6 +18,7 @@ class ShiftingTracker(Tracker):
     """Answers the first box moved right by one pixel a frame; the work it puts off is two steps."""
 
     target = None  # the evaluation leaves it alone
+    backend = "numpy"
 
     def __init__(self):
         self.log = []
@@ -114,6 +115,7 @@ def test_the_command_writes_exactly_the_promised_figures(command, sequences, cap
         assert set(figures) == {"auc", "iou", "sr50", "precision20", "step_ms"}
         assert set(figures["step_ms"]) == {"p50", "p95", "p99"}
     shown = capsys.readouterr()
+    assert shown.out.startswith("shifting on numpy, ")  # what runs it, where "auto" was asked for
     assert "left out, for want of ground truth: untold" in shown.out
     assert [line.split()[0] for line in shown.out.splitlines()[-4:-1]] == ["exact", "still", "mean"]
     assert shown.err == ""  # no progress bar without a terminal

@@ -157,7 +157,7 @@ def test_the_command_fits_judges_and_writes(folder, model, tmp_path, capsys):
     [
         (["--keep", "--write"], "nothing to write"),
         (["--test", "nobody"], "nobody"),
-        (["--only", "walk0"], "expected at least 2"),
+        (["--only", "walk0"], "1 sequences with ground truth besides --test, expected at least 2"),
     ],
 )
 def test_wrong_arguments_are_told(folder, model, capsys, more, complaint):

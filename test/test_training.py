@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from lighttrack_ros.cli import main
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.models import load_model
@@ -229,6 +230,8 @@ def test_a_run_of_another_recipe_is_not_taken_up(tmp_path: Path, scene_clips: li
     other = LightTrackObjective(_network(SMALL), recipe.losses)
     with pytest.raises(LightTrackError, match="another recipe"):
         Trainer(fabric, other, supply, dataclasses.replace(recipe, architecture=SMALL), tmp_path)
+    with pytest.raises(LightTrackError, match=r"curves\.csv: cannot be written"):
+        Trainer(fabric, other, supply, recipe, tmp_path / "curves.csv")
 
 
 @pytest.mark.parametrize(
@@ -265,6 +268,15 @@ def test_training_folders_are_read(shared: Path) -> None:
     assert clips[0].pictures[0].pixels.shape == (288, 512, 3)
     with pytest.raises(LightTrackError, match="has no video nobody"):
         read_videos(shared / "training/videos", exclude=["nobody"])
+
+
+@pytest.mark.parametrize("name", ["threads", "devices", "machines"])
+def test_fewer_than_one_of_what_trains_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    recipe = "lighttrack_ros/training/recipes/nano.yaml"
+    assert main(["train", recipe, "--output", str(tmp_path), f"--{name}", "0"]) == 1
+    assert f"--{name} is 0, expected at least 1" in capsys.readouterr().err
 
 
 def test_damaged_training_folders_are_named(tmp_path: Path) -> None:

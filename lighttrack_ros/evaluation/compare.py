@@ -136,14 +136,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[DEFAULT_MODEL],
         metavar="MODEL[@BACKEND]",
         help="names or folders of our models, each with the backend that runs it; @plain runs a LightTrack as it is "
-        "usually ported, for comparison (default: %(default)s)",
+        f"usually ported, for comparison (default: {DEFAULT_MODEL})",
     )
     parser.add_argument(
         "--opencv",
         nargs="*",
         choices=[*CLASSICAL],
         metavar="NAME",
-        help=f"trackers of OpenCV: {', '.join(CLASSICAL)} (default: those that are installed)",
+        help=f"trackers of OpenCV: {', '.join(CLASSICAL)} (default: those that are installed; with no name: none)",
     )
     for name, (_, fields) in NETWORKS.items():
         files = tuple(field.upper() for field in fields)

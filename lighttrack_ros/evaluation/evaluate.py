@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args.model)
     tracker = create_tracker(model, args.backend, args.threads)
     try:
-        print(f"{model.name} on {args.backend}, {describe_machine()}")
+        print(f"{model.name} on {tracker.backend}, {describe_machine()}")
         if without:
             print(f"left out, for want of ground truth: {', '.join(without)}")
         evaluation = _evaluate_with_progress(tracker, with_truth)

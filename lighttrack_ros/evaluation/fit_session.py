@@ -89,7 +89,10 @@ def run(args: argparse.Namespace) -> int:
     if unknown:
         raise LightTrackError(f"--test: no sequence with ground truth named {', '.join(unknown)} in {args.sequences}")
     if len(found) - len(args.test) < 2:
-        raise LightTrackError(f"{args.sequences}: {len(found)} sequences with ground truth, expected at least 2 to fit")
+        raise LightTrackError(
+            f"{args.sequences}: {len(found) - len(args.test)} sequences with ground truth besides --test, "
+            "expected at least 2 (the target of one is covered with that of another)"
+        )
     if args.json is not None:
         check_writable(args.json)
     model = load_model(args.model)

@@ -32,7 +32,9 @@ _PRECISIONS = {"fp32": "tensorrt-fp32", "fp16": "tensorrt", "int8": "tensorrt-in
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", action="store_true", required=True, help="TensorRT on this machine's GPU")
-    parser.add_argument("models", nargs="*", default=[DEFAULT_MODEL], help="names or folders (default: %(default)s)")
+    parser.add_argument(
+        "models", nargs="*", default=[DEFAULT_MODEL], help=f"names or folders (default: {DEFAULT_MODEL})"
+    )
     parser.add_argument(
         "--sequences",
         type=Path,

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 
+from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.training import dytrack, lighttrack
 from lighttrack_ros.training.data import Clip, Library, generate_scenes, read_photos, read_videos
 from lighttrack_ros.training.distill import Supply
@@ -34,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the recipe to its end."""
     recipe = read_recipe(args.recipe)
+    for name in ("devices", "machines", "threads"):
+        if getattr(args, name) < 1:
+            raise LightTrackError(f"--{name} is {getattr(args, name)}, expected at least 1")
     torch.set_num_threads(args.threads)
     many = args.devices * args.machines > 1
     fabric = Fabric(

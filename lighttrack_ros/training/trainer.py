@@ -79,7 +79,10 @@ class Trainer:
         self._average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         self._average.to(fabric.device)
         self.step = 0
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LightTrackError(f"{folder}: cannot be written ({error.strerror})") from None
         if self._checkpoint.is_file():
             self._resume()
 
