@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.frames < 1:
+        raise LightTrackError(f"--frames is {args.frames}, expected at least 1")
     cache = PlanCache()
     if args.list:
         _list(cache.entries(), cache)

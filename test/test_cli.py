@@ -44,6 +44,12 @@ def test_every_command_has_a_help_and_needs_neither_torch_nor_rclpy_for_it(name)
     assert f"usage: lighttrack {name}" in done.stdout
 
 
+@pytest.mark.parametrize("command", [["compile"], ["selftest", "--gpu"]])
+def test_a_comparison_of_no_frames_is_refused_before_anything_is_compiled(command, capsys):
+    assert cli.main([*command, "--frames", "0"]) == 1
+    assert "--frames is 0, expected at least 1" in capsys.readouterr().err
+
+
 def test_errors_are_one_line_without_a_traceback(capsys):
     assert cli.main(["track", "/nothing/there.mp4", "--box", "1,2,3,4"]) == 1
     shown = capsys.readouterr().err

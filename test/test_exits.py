@@ -18,6 +18,7 @@ from lighttrack_ros.evaluation.sequences import load_sequence
 from lighttrack_ros.evaluation.tune_exits import best_thresholds, first_stops
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.models import load_model, save_model
+from lighttrack_ros.networks import bench_exits
 from lighttrack_ros.networks.bench_exits import macs_of_exits
 from lighttrack_ros.networks.dytrack import Architecture, DyTrack
 from lighttrack_ros.trackers import Estimate
@@ -161,6 +162,22 @@ def test_a_model_that_cannot_be_written_is_told_before_the_work(model, videos, m
     monkeypatch.setattr(module, "record", lambda *_: pytest.fail("followed"))
     assert main([part.format(model=model.folder, videos=videos) for part in command]) == 1
     assert "model.yaml: refused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["tune-exits"], ["bench", "exits"]])
+def test_sequences_without_truth_are_left_out_and_missed_where_there_are_no_others(model, tmp_path, capsys, command):
+    untold = tmp_path / "untold"
+    untold.mkdir()
+    cv2.imwrite(str(untold / "1.jpg"), np.zeros((60, 80, 3), np.uint8))
+    (untold / "init_box.txt").write_text("1,2,30,40")
+    assert main([*command, str(model.folder), "--sequences", str(tmp_path)]) == 1
+    assert "no sequence with ground truth in it" in capsys.readouterr().err
+
+
+def test_what_to_compare_with_is_looked_at_before_the_work(model, videos, monkeypatch, capsys):
+    monkeypatch.setattr(bench_exits, "_record", lambda *_: pytest.fail("recorded"))
+    assert main(["bench", "exits", str(model.folder), "--sequences", str(videos), "--against", "lighttrack_nano"]) == 1
+    assert "a model for the tracker 'lighttrack', not for 'dytrack'" in capsys.readouterr().err
 
 
 def test_the_tables_of_a_model_against_itself(model, videos, tmp_path, capsys):

@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.frames < 1:
+        raise LightTrackError(f"--frames is {args.frames}, expected at least 1")
     if args.json is not None:
         check_writable(args.json)
     figures: dict[str, Any] = {"machine": _machine(), "frames": str(args.sequences or "generated scene"), "models": []}

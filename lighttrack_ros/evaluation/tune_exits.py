@@ -33,9 +33,11 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args.model)
     parameters = model.parameters_of(DyTrackHyperParameters)
     check_writable(model.folder / "model.yaml")
+    found = [sequence for sequence in find_sequences(args.sequences, args.only) if sequence.truth is not None]
+    if not found:
+        raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
     tracker = DyTrackTracker(model, threads=args.threads)
     try:
-        found = find_sequences(args.sequences, args.only)
         fixed = fixed_exits(model)
         with tqdm(total=sum(sequence.frames.count or 0 for sequence in found), unit="frame", disable=None) as bar:
             records = record(tracker, fixed, found, bar.update)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.evaluate import describe_machine
 from lighttrack_ros.evaluation.exits import Record, Track, fixed_exits, modes_of, record
 from lighttrack_ros.evaluation.sequences import find_sequences
@@ -35,7 +36,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
     model = load_model(args.model)
+    other = load_model(args.against) if args.against else None
+    others_exits = fixed_exits(other) if other is not None else {}
     sequences = [each for each in find_sequences(args.sequences, args.only, args.skip) if each.truth is not None]
+    if not sequences:
+        raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
     fixed, modes = fixed_exits(model), modes_of(model)
     print(f"{model.name}: {model.architecture}, {args.threads or 'all'} threads, {describe_machine()}")
     records = _record(model, fixed | modes, sequences, args.threads)
@@ -49,9 +54,8 @@ def run(args: argparse.Namespace) -> int:
         "difficulty": by_difficulty(records, list(fixed), list(modes)),
         "sequences": by_sequence(records, list(fixed), list(modes)),
     }
-    if args.against:
-        other = load_model(args.against)
-        others = _record(other, fixed_exits(other), sequences, args.threads)
+    if other is not None:
+        others = _record(other, others_exits, sequences, args.threads)
         figures["against"] = {"model": other.name, "exits": against(records, others, list(fixed))}
     _print(figures)
     if args.json is not None:
