@@ -36,6 +36,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "compare TensorRT on this machine with ONNX Runtime, and time it",
     ),
     "import": ("lighttrack_ros.networks.importer", "turn a published checkpoint into a model folder"),
+    "export": (
+        "lighttrack_ros.networks.exporter",
+        "write a model's graphs anew from a checkpoint, keeping its settings",
+    ),
     "tune-exits": ("lighttrack_ros.evaluation.tune_exits", "set a DyTrack's thresholds from held-out videos"),
     "train": ("lighttrack_ros.training.train", "train or distil a LightTrack or DyTrack model"),
     "download": ("lighttrack_ros.networks.download", "fetch a published checkpoint and import it"),

@@ -106,7 +106,7 @@ def test_another_trackers_door_is_shut(small, tmp_path, capsys):
     torch.save({"net": rule_made_weights("small")}, checkpoint)
     command = ["import", str(checkpoint), "--name", "m", "--output", str(tmp_path / "engines")]
     assert main([*command, "--architecture", "back_04502514044521042540+cls_211000022+reg_100000111_ops_32"]) == 1
-    assert "a MixFormerV2 checkpoint, which says its own architecture" in capsys.readouterr().err
+    assert "a mixformerv2 checkpoint, which says its own architecture" in capsys.readouterr().err
     assert not (tmp_path / "engines").exists()
 
 

@@ -86,7 +86,12 @@ def import_checkpoint(
         raise LightTrackError(
             f"model name {name!r}: expected letters, digits, '_', '-' and '.', e.g. lighttrack_mobile"
         )
-    plan = _plan(checkpoint, architecture)
+    plan = plan_of(checkpoint, architecture)
+    if architecture is not None and plan.fields["tracker"] != "lighttrack":
+        raise LightTrackError(
+            f"{checkpoint}: a {plan.fields['tracker']} checkpoint, which says its own architecture, not"
+            f" {architecture!r} (leave --architecture out)"
+        )
     place = output or (Path("engines") if Path("engines").is_dir() else user_models())
     target = place / name
     # Built beside its place and moved there last: a failed import leaves nothing, and no half of a folder.
@@ -99,45 +104,51 @@ def import_checkpoint(
         provenance = Provenance(source, licence, hashlib.sha256(checkpoint.read_bytes()).hexdigest())
         model = Model(folder=Path(scratch) / name, name=name, provenance=provenance, **plan.fields)
         model.folder.mkdir()
-        for item in plan.export(model):
-            print(
-                f"{item.graph}, {item.output}: largest difference from PyTorch {item.largest:.2e}"
-                f" (values up to {item.scale:.3g})"
-            )
+        write_graphs(plan, model)
         save_model(model)
-        if target.exists():
-            shutil.move(target, Path(scratch) / "replaced")
-        model.folder.rename(target)
+        put_in_place(model.folder, target)
     return target
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """What is peculiar to a tracker: its entries of model.yaml, and how its graphs are written."""
 
     fields: dict[str, Any]
     export: Callable[[Model], list[Difference]]
 
 
-def _plan(checkpoint: Path, architecture: str | None) -> _Plan:
+def plan_of(checkpoint: Path, architecture: str | None) -> Plan:
+    """What to make of a checkpoint; `architecture` is a LightTrack's. See `import_checkpoint`, also for the errors."""
     tensors = read_checkpoint(checkpoint)
     if "exit_blocks" in tensors:
-        name, plan_of = "DyTrack", _dytrack
+        plan = _dytrack
     elif any(key.startswith(("backbone.reg_tokens", "backbone.blocks.")) for key in tensors):
-        name, plan_of = "MixFormerV2", _mixformerv2
+        plan = _mixformerv2
     else:
         return _lighttrack(checkpoint, architecture or MOBILE)
-    if architecture is not None:
-        raise LightTrackError(
-            f"{checkpoint}: a {name} checkpoint, which says its own architecture, not {architecture!r}"
-            " (leave --architecture out)"
-        )
     try:
-        return plan_of(tensors)
+        return plan(tensors)
     except LightTrackError as error:
         raise LightTrackError(f"{checkpoint}: {error}") from error
 
 
-def _lighttrack(checkpoint: Path, architecture: str) -> _Plan:
+def write_graphs(plan: Plan, model: Model) -> None:
+    """Into the model's folder; prints how far each is from PyTorch."""
+    for item in plan.export(model):
+        print(
+            f"{item.graph}, {item.output}: largest difference from PyTorch {item.largest:.2e}"
+            f" (values up to {item.scale:.3g})"
+        )
+
+
+def put_in_place(folder: Path, target: Path) -> None:
+    """Move a finished model folder out of its scratch folder; one that is there already goes the other way."""
+    if target.exists():
+        shutil.move(target, folder.parent / "replaced")
+    folder.rename(target)
+
+
+def _lighttrack(checkpoint: Path, architecture: str) -> Plan:
     parsed = Architecture.parse(architecture)
     network = load_checkpoint(checkpoint, parsed, TEMPLATE_SIZE)
     fields = {
@@ -149,7 +160,7 @@ def _lighttrack(checkpoint: Path, architecture: str) -> _Plan:
         "hyper_parameters": _MOBILE_PARAMETERS if architecture == MOBILE else LightTrackHyperParameters(),
         "session": _MOBILE_SESSION if architecture == MOBILE else SessionSettings(),
     }
-    return _Plan(
+    return Plan(
         fields,
         lambda model: export_lighttrack(
             network, model.template_graph, model.search_graph, model.template_size, model.search_sides
@@ -157,7 +168,7 @@ def _lighttrack(checkpoint: Path, architecture: str) -> _Plan:
     )
 
 
-def _mixformerv2(tensors: Mapping[str, Tensor]) -> _Plan:
+def _mixformerv2(tensors: Mapping[str, Tensor]) -> Plan:
     network = mixformerv2.load(tensors)
     found = network.architecture
     fields = {
@@ -169,10 +180,10 @@ def _mixformerv2(tensors: Mapping[str, Tensor]) -> _Plan:
         "hyper_parameters": MixFormerV2HyperParameters(),
         "graphs": Graphs(template=tuple(f"template_{block}.onnx" for block in range(found.depth))),
     }
-    return _Plan(fields, lambda model: export_mixformerv2(network, model.template_graphs, model.search_graph))
+    return Plan(fields, lambda model: export_mixformerv2(network, model.template_graphs, model.search_graph))
 
 
-def _dytrack(tensors: Mapping[str, Tensor]) -> _Plan:
+def _dytrack(tensors: Mapping[str, Tensor]) -> Plan:
     network = dytrack.load(tensors)
     found = network.architecture
     decided = len(found.exits) - 1  # the last exit stops without being asked
@@ -189,4 +200,4 @@ def _dytrack(tensors: Mapping[str, Tensor]) -> _Plan:
         ),
         "graphs": Graphs(search=tuple(f"stage_{stage}.onnx" for stage in range(len(found.exits)))),
     }
-    return _Plan(fields, lambda model: export_dytrack(network, model.template_graph, model.search_graphs))
+    return Plan(fields, lambda model: export_dytrack(network, model.template_graph, model.search_graphs))
