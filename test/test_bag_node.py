@@ -102,8 +102,19 @@ def tracker(request: pytest.FixtureRequest, world: World, model: Path):
         command += [f"model:={model}", "reliability:=reliable"]
     tracker = Tracker(world, namespace, NodeProcess(command))
     tracker.wait_until_connected()
+    wait_until_quiet(tracker)
     yield tracker
     tracker.close()
+
+
+def wait_until_quiet(tracker: Tracker) -> dict[str, str]:
+    """The counts after the last of the images by which the node was awaited: what is next is the bag's."""
+
+    def quiet() -> dict[str, str] | None:
+        counts = tracker.counts()
+        return counts if counts["images_received"] == tracker.counts()["images_received"] else None
+
+    return tracker.wait_for(quiet, "the end of the images by which it was awaited")
 
 
 def assert_each_once_and_in_order(targets: list[TrackedTarget], recorded: RecordedScene) -> None:
@@ -142,11 +153,7 @@ def test_every_box_is_answered_and_followed(tracker, recorded, librarys_boxes):
 
 
 def test_what_is_dropped_is_counted_exactly(tracker, recorded):
-    def quiet() -> dict[str, str] | None:
-        counts = tracker.counts()
-        return counts if counts["images_received"] == tracker.counts()["images_received"] else None
-
-    before = tracker.wait_for(quiet, "the end of the images by which it was awaited")
+    before = wait_until_quiet(tracker)
     tracker.point_at(recorded.truth[0], target_id="fast")
     with replay(recorded, tracker, "--rate", "max"):
         pass

@@ -109,6 +109,20 @@ def test_ctrl_c_keeps_what_was_tracked(model, shared, tmp_path):
     assert len(list(VideoFile(out))) == tracked
 
 
+def test_ctrl_c_while_a_frame_is_written_ends_after_it(model, shared, tmp_path, monkeypatch):
+    write = VideoWriter.write
+
+    def interrupted(self, image):
+        signal.raise_signal(signal.SIGINT)
+        write(self, image)
+
+    monkeypatch.setattr(VideoWriter, "write", interrupted)
+    arguments = ["track", str(shared / "sequences/woman"), "--model", str(model)]
+    assert cli.main([*arguments, "--json", str(tmp_path / "out.json"), "--out", str(tmp_path / "out.avi")]) == 130
+    assert len(json.loads((tmp_path / "out.json").read_text())["frames"]) == 1
+    assert len(list(VideoFile(tmp_path / "out.avi"))) == 1
+
+
 @pytest.mark.parametrize("state", list(State))
 @pytest.mark.parametrize(
     "box",

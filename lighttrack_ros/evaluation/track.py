@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import math
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -144,15 +145,29 @@ def _record(
             for image, report, duration in itertools.islice(steps, limit or None):
                 state, box = report.state.name.lower(), [round(float(value), 3) for value in report.box]
                 confidence = round(float(report.confidence), 4)
-                if writer is not None:
-                    annotated = image.copy()
-                    draw_target(annotated, report.box, report.state, report.confidence)
-                    writer.write(annotated)
-                records.append({"index": len(records), "state": state, "box": box, "confidence": confidence})
-                if math.isfinite(duration):  # the first frame is given, not tracked
-                    seconds.append(duration)
+                with _interruptions_held():  # so that video and records have the same frames
+                    if writer is not None:
+                        annotated = image.copy()
+                        draw_target(annotated, report.box, report.state, report.confidence)
+                        writer.write(annotated)
+                    records.append({"index": len(records), "state": state, "box": box, "confidence": confidence})
+                    if math.isfinite(duration):  # the first frame is given, not tracked
+                        seconds.append(duration)
                 bar.set_postfix_str(f"{state} {confidence:.2f}", refresh=False)
                 bar.update()
         except KeyboardInterrupt:
             return records, seconds, True
     return records, seconds, False
+
+
+@contextlib.contextmanager
+def _interruptions_held() -> Iterator[None]:
+    """A Ctrl-C takes effect at the end of the block."""
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
