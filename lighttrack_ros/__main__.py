@@ -2,6 +2,6 @@
 
 import sys
 
-from lighttrack_ros.cli import main
+from lighttrack_ros.commands import main
 
 sys.exit(main())

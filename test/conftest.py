@@ -24,7 +24,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def mobile(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model folder of LightTrack-Mobile, imported from the published weights."""
-    importer = pytest.importorskip("lighttrack_ros.networks.importer", reason="needs torch to import a checkpoint")
+    importer = pytest.importorskip("lighttrack_ros.export.importer", reason="needs torch to import a checkpoint")
     place = tmp_path_factory.mktemp("engines")
     weights = shared / "models/LightTrackM.safetensors"
     return importer.import_checkpoint(weights, "lighttrack_mobile", None, place, "../shared", "MIT")

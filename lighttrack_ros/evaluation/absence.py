@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lighttrack_ros.evaluation import sequences
 from lighttrack_ros.geometry import Box
+from lighttrack_ros.media import sequences
 
 GONE = 15  # frames without the target
 BEFORE, AFTER = 40, 20  # at most so many frames before them and after

@@ -23,15 +23,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation import metrics, sequences
-from lighttrack_ros.evaluation.compare_plot import Point, draw_comparison
+from lighttrack_ros.evaluation import metrics
 from lighttrack_ros.evaluation.evaluate import Evaluation, SequenceResult, describe_machine
 from lighttrack_ros.evaluation.opencv_trackers import CLASSICAL, CONTRIB, NETWORKS, classical_tracker, network_tracker
 from lighttrack_ros.evaluation.plain_lighttrack import plain_lighttrack
-from lighttrack_ros.evaluation.video import check_writable, parse_size
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame, from_bgr
+from lighttrack_ros.media import sequences
+from lighttrack_ros.media.video import check_writable, parse_size
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
+from lighttrack_ros.pictures.compare_plot import Point, draw_comparison
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.base import Estimate, Tracker
 

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation import metrics, sequences
-from lighttrack_ros.evaluation.video import check_writable
+from lighttrack_ros.evaluation import metrics
 from lighttrack_ros.image import from_bgr
+from lighttrack_ros.media import sequences
+from lighttrack_ros.media.video import check_writable
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.base import Tracker

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import metrics
-from lighttrack_ros.evaluation.sequences import Sequence
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame, from_bgr
+from lighttrack_ros.media.sequences import Sequence
 from lighttrack_ros.models import DyTrackHyperParameters, Model
 from lighttrack_ros.trackers.base import Estimate
 from lighttrack_ros.trackers.dytrack import DyTrackTracker, ExitPolicy

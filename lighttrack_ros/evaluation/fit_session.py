@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation import absence, sequences
-from lighttrack_ros.evaluation.video import FrameSource, check_writable
+from lighttrack_ros.evaluation import absence
 from lighttrack_ros.geometry import Box, intersection_over_union
 from lighttrack_ros.image import from_bgr
+from lighttrack_ros.media import sequences
+from lighttrack_ros.media.video import FrameSource, check_writable
 from lighttrack_ros.models import DEFAULT_MODEL, SessionSettings, load_model, save_model
 from lighttrack_ros.session import Looks, Session, State, log_odds
 from lighttrack_ros.trackers import create_tracker

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from lighttrack_ros import __version__
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation.clips import scene_clip, sequence_clips
-from lighttrack_ros.evaluation.video import check_writable
 from lighttrack_ros.image import from_bgr
+from lighttrack_ros.media.clips import scene_clip, sequence_clips
+from lighttrack_ros.media.video import check_writable
 from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
 from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine, ranges
 from lighttrack_ros.runtime.build import drop_locals, import_tensorrt

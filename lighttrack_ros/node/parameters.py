@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.models import DEFAULT_MODEL
-from lighttrack_ros.runtime.engine import BACKENDS
+from lighttrack_ros.runtime import BACKENDS
 
 # When a parameter may be changed.
 ANY_TIME = "may be changed at any time"

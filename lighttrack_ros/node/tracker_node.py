@@ -20,7 +20,6 @@ from rclpy.qos import QoSProfile, qos_policy_name_from_kind
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_srvs.srv import SetBool, Trigger
 
-from lighttrack_ros.drawing import draw_target
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
@@ -40,6 +39,7 @@ from lighttrack_ros.node.messages import (
     to_time,
 )
 from lighttrack_ros.node.tracking_loop import NO_TARGET, Outcome, TrackingLoop
+from lighttrack_ros.pictures.target import draw_target
 from lighttrack_ros.runtime.watch import Watch, watch
 from lighttrack_ros.session import Session, State
 from lighttrack_ros.trackers import Tracker, create_tracker

@@ -1,21 +1,14 @@
-"""What every backend offers, and the one place that picks a backend."""
+"""What every backend offers: engines and their tensors."""
 
 from __future__ import annotations
 
-import functools
-import logging
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from lighttrack_ros.errors import LightTrackError
-
 Array = npt.NDArray[Any]
-
-_logger = logging.getLogger(__name__)
 
 
 class TensorSpec(NamedTuple):
@@ -74,86 +67,3 @@ class Engine(Protocol):
 # After so many alike, reads of the outputs included, an engine does nothing for the first time: its buffers are
 # allocated, and on TensorRT it knows what the host reads and has recorded it all as one CUDA graph.
 WARM_UP_RUNS = 3
-
-# What makes engines: the name of a backend, or the caller's own loader, given the graph and its dimensions' sizes.
-Backend = str | Callable[[Path, Mapping[str, int]], Engine]
-
-# "tensorrt" computes in fp16 as far as that is safe, and so does "tensorrt-int8" where int8 would cost accuracy.
-# What the latter computes, "tensorrt-int8-simulated" computes on the CPU: slowly, to see what int8 costs a model.
-_TENSORRT_PRECISIONS = {"tensorrt": "fp16", "tensorrt-fp32": "fp32", "tensorrt-int8": "int8"}
-BACKENDS = (
-    "auto",
-    "onnxruntime",
-    "onnxruntime-int8",
-    "openvino",
-    *_TENSORRT_PRECISIONS,
-    "tensorrt-int8-simulated",
-)
-
-
-def load_engine(
-    graph: Path, backend: Backend = "auto", threads: int = 0, dimensions: Mapping[str, int] | None = None
-) -> Engine:
-    """Load an ONNX graph into a backend.
-
-    Args:
-        graph: path of the .onnx file.
-        backend: one of BACKENDS; "auto" takes TensorRT where it and a GPU are, else ONNX Runtime, and logs why.
-            Or a loader of the caller's, which the rest is left to.
-        threads: CPU threads inside one run; 0 lets the backend choose.
-        dimensions: sizes of the graph's free dimensions by name, fixed from now on.
-
-    Raises:
-        LightTrackError: no such file, unknown backend, threads under 0, the backend is not installed, or it cannot
-            load the graph.
-    """
-    if not graph.is_file():
-        raise LightTrackError(f"{graph}: no such graph")
-    if threads < 0:
-        raise LightTrackError(f"threads is {threads}, expected 0 (the backend chooses) or more")
-    if not isinstance(backend, str):
-        return backend(graph, dimensions or {})
-    if backend not in BACKENDS:
-        raise LightTrackError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
-    # Backends are imported here, so that a machine needs only the one it uses.
-    if backend in _TENSORRT_PRECISIONS:
-        from lighttrack_ros.runtime.tensorrt import TensorRTEngine
-
-        return TensorRTEngine(graph, dimensions or {}, _TENSORRT_PRECISIONS[backend])
-    if backend == "openvino":
-        from lighttrack_ros.runtime.openvino import OpenVinoEngine
-
-        return OpenVinoEngine(graph, dimensions or {}, threads)
-    if backend == "auto" and _tensorrt_is_here():
-        try:
-            return load_engine(graph, "tensorrt", threads, dimensions)
-        except LightTrackError as error:
-            _logger.warning("running on ONNX Runtime instead of TensorRT: %s", error)
-    from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
-
-    if backend in ("onnxruntime-int8", "tensorrt-int8-simulated"):
-        from lighttrack_ros.runtime.conversion import convert, convert_for_onnxruntime
-
-        sizes = dimensions or {}
-        signed = backend == "tensorrt-int8-simulated"
-        model = convert(graph, sizes, "int8") if signed else convert_for_onnxruntime(graph, sizes)
-        return OnnxRuntimeEngine(graph, sizes, threads, backend, model)
-    return OnnxRuntimeEngine(graph, dimensions or {}, threads)
-
-
-@functools.cache
-def _tensorrt_is_here() -> bool:
-    """What a machine has does not change under a process: looked up, and told, once."""
-    from lighttrack_ros.runtime.build import find_tensorrt, import_tensorrt
-    from lighttrack_ros.runtime.cuda import open_cuda
-
-    try:
-        find_tensorrt()
-        cuda = open_cuda()
-        version = import_tensorrt().__version__  # last: its libraries are large
-    except LightTrackError as error:
-        _logger.info("backend auto: onnxruntime (%s)", error)
-        return False
-    _logger.info("backend auto: TensorRT %s on %s, called through %s", version, cuda.device.name, cuda.binding)
-    cuda.close()
-    return True

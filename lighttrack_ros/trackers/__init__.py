@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.models import Model
 from lighttrack_ros.runtime.build import drop_locals
-from lighttrack_ros.runtime.engine import Backend
+from lighttrack_ros.runtime.load import Backend
 from lighttrack_ros.runtime.plan_cache import PlanCache, PlanKey
 from lighttrack_ros.runtime.watch import watch
 from lighttrack_ros.trackers.base import Estimate, Tracker
@@ -104,7 +104,7 @@ def _tracker_of(model: Model, backend: Backend, threads: int) -> Tracker:
 
 def _compare(model: Model, tracker: Tracker, plans: Sequence[PlanKey], threads: int) -> str:
     """What is wrong with freshly compiled plans; if nothing is, that is noted in the cache."""
-    from lighttrack_ros.evaluation.clips import scene_clips
+    from lighttrack_ros.media.clips import scene_clips
     from lighttrack_ros.trackers.parity import compare
 
     reference = _create(model, "onnxruntime", threads)

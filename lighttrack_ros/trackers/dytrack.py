@@ -17,7 +17,8 @@ from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import DyTrackHyperParameters, Model
 from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine
-from lighttrack_ros.runtime.engine import Backend, Tensor
+from lighttrack_ros.runtime.engine import Tensor
+from lighttrack_ros.runtime.load import Backend
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
 from lighttrack_ros.trackers.search_region import crop_region, place_in_frame, within

@@ -14,7 +14,8 @@ from lighttrack_ros.geometry import Box, context_side, hann_window, round_half_a
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import LightTrackHyperParameters, Model
 from lighttrack_ros.runtime import WARM_UP_RUNS, Engine, load_engine
-from lighttrack_ros.runtime.engine import Array, Backend
+from lighttrack_ros.runtime.engine import Array
+from lighttrack_ros.runtime.load import Backend
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation.scene import DURATION, Scene
 from lighttrack_ros.geometry import Box
+from lighttrack_ros.media.scene import DURATION, Scene
 
 
 @dataclass(frozen=True)

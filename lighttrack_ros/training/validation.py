@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lighttrack_ros.evaluation.evaluate import Evaluation, evaluate_sequence
-from lighttrack_ros.evaluation.sequences import find_sequences
+from lighttrack_ros.export.importer import import_checkpoint
+from lighttrack_ros.media.sequences import find_sequences
 from lighttrack_ros.models import DyTrackHyperParameters, Model, load_model
-from lighttrack_ros.networks.importer import import_checkpoint
 from lighttrack_ros.trackers import create_tracker
 
 

@@ -1,0 +1,204 @@
+"""`lighttrack import`: a published checkpoint becomes a model folder."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.export.dytrack import export_dytrack
+from lighttrack_ros.export.graphs import Difference
+from lighttrack_ros.export.lighttrack import export_lighttrack
+from lighttrack_ros.export.mixformerv2 import export_mixformerv2
+from lighttrack_ros.models import (
+    DyTrackHyperParameters,
+    Graphs,
+    LightTrackHyperParameters,
+    MixFormerV2HyperParameters,
+    Model,
+    Provenance,
+    SessionSettings,
+    load_model,
+    save_model,
+    user_models,
+)
+from lighttrack_ros.networks import dytrack, mixformerv2
+from lighttrack_ros.networks.lighttrack import MOBILE, Architecture, load_checkpoint, read_checkpoint
+from lighttrack_ros.networks.transformer import PATCH
+
+TEMPLATE_SIZE = 128
+SEARCH_SIZES = (256, 288)
+# Where to look first: docs/performance.md. When to believe it: by `lighttrack fit-session`, docs/lost.md.
+_MOBILE_PARAMETERS = LightTrackHyperParameters(near_size=160, near_shift=4.3, near_score=7.0)
+_MOBILE_SESSION = SessionSettings(
+    unlikeness=62.2, midpoint=-0.44, slope=0.666, uncertain=0.35, lost_frames=5, found=0.89
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, help="as published, or a .safetensors file")
+    parser.add_argument("--name", required=True, help="name of the model, and of its folder")
+    parser.add_argument(
+        "--architecture", help="LightTrack: path of the search space (default: LightTrack-Mobile); others: leave it out"
+    )
+    parser.add_argument("--output", type=Path, help="folder that holds model folders (default: ./engines, or your own)")
+    parser.add_argument("--source", help="where the checkpoint came from, for model.yaml (default: its file name)")
+    parser.add_argument("--licence", default="not stated", help="licence of the weights, for model.yaml")
+
+
+def run(args: argparse.Namespace) -> int:
+    source = args.source or args.checkpoint.name
+    folder = import_checkpoint(args.checkpoint, args.name, args.architecture, args.output, source, args.licence)
+    print(f"model {args.name} is in {folder}")
+    if load_model(folder).session == SessionSettings():
+        print(
+            "when its target counts as lost is not fitted to these weights yet; on sequences with ground truth:\n"
+            f"  lighttrack fit-session {folder} --sequences DIR --write"
+        )
+    return 0
+
+
+def import_checkpoint(
+    checkpoint: Path, name: str, architecture: str | None, output: Path | None, source: str, licence: str
+) -> Path:
+    """Write a model folder, replacing one of that name; prints how far the graphs are from PyTorch.
+
+    Args:
+        checkpoint: of LightTrack, MixFormerV2 or DyTrack, which its keys tell apart; see
+            `networks.lighttrack.read_checkpoint` for the kinds of file.
+        architecture: of a LightTrack, see `networks.lighttrack.Architecture`; None: LightTrack-Mobile, or
+            what the checkpoint itself says.
+        output: where the folder goes; None: `engines` where there is one, else the user's data directory.
+        source, licence: for model.yaml.
+
+    Raises:
+        LightTrackError: a bad name or path string, a checkpoint that does not fit, or a place that cannot be written;
+            nothing is written then.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise LightTrackError(
+            f"model name {name!r}: expected letters, digits, '_', '-' and '.', e.g. lighttrack_mobile"
+        )
+    plan = plan_of(checkpoint, architecture)
+    if architecture is not None and plan.fields["tracker"] != "lighttrack":
+        raise LightTrackError(
+            f"{checkpoint}: a {plan.fields['tracker']} checkpoint, which says its own architecture, not"
+            f" {architecture!r} (leave --architecture out)"
+        )
+    place = output or (Path("engines") if Path("engines").is_dir() else user_models())
+    target = place / name
+    # Built beside its place and moved there last: a failed import leaves nothing, and no half of a folder.
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(prefix=".import-", dir=place)
+    except OSError as error:
+        raise LightTrackError(f"{place}: cannot be written ({error.strerror}); --output takes another folder") from None
+    with temporary as scratch:
+        provenance = Provenance(source, licence, hashlib.sha256(checkpoint.read_bytes()).hexdigest())
+        model = Model(folder=Path(scratch) / name, name=name, provenance=provenance, **plan.fields)
+        model.folder.mkdir()
+        write_graphs(plan, model)
+        save_model(model)
+        put_in_place(model.folder, target)
+    return target
+
+
+class Plan(NamedTuple):
+    """What is peculiar to a tracker: its entries of model.yaml, and how its graphs are written."""
+
+    fields: dict[str, Any]
+    export: Callable[[Model], list[Difference]]
+
+
+def plan_of(checkpoint: Path, architecture: str | None) -> Plan:
+    """What to make of a checkpoint; `architecture` is a LightTrack's. See `import_checkpoint`, also for the errors."""
+    tensors = read_checkpoint(checkpoint)
+    if "exit_blocks" in tensors:
+        plan = _dytrack
+    elif any(key.startswith(("backbone.reg_tokens", "backbone.blocks.")) for key in tensors):
+        plan = _mixformerv2
+    else:
+        return _lighttrack(checkpoint, architecture or MOBILE)
+    try:
+        return plan(tensors)
+    except LightTrackError as error:
+        raise LightTrackError(f"{checkpoint}: {error}") from error
+
+
+def write_graphs(plan: Plan, model: Model) -> None:
+    """Into the model's folder; prints how far each is from PyTorch."""
+    for item in plan.export(model):
+        print(
+            f"{item.graph}, {item.output}: largest difference from PyTorch {item.largest:.2e}"
+            f" (values up to {item.scale:.3g})"
+        )
+
+
+def put_in_place(folder: Path, target: Path) -> None:
+    """Move a finished model folder out of its scratch folder; one that is there already goes the other way."""
+    if target.exists():
+        shutil.move(target, folder.parent / "replaced")
+    folder.rename(target)
+
+
+def _lighttrack(checkpoint: Path, architecture: str) -> Plan:
+    parsed = Architecture.parse(architecture)
+    network = load_checkpoint(checkpoint, parsed, TEMPLATE_SIZE)
+    fields = {
+        "tracker": "lighttrack",
+        "architecture": architecture,
+        "template_size": TEMPLATE_SIZE,
+        "search_sizes": SEARCH_SIZES,
+        "stride": parsed.stride,
+        "hyper_parameters": _MOBILE_PARAMETERS if architecture == MOBILE else LightTrackHyperParameters(),
+        "session": _MOBILE_SESSION if architecture == MOBILE else SessionSettings(),
+    }
+    return Plan(
+        fields,
+        lambda model: export_lighttrack(
+            network, model.template_graph, model.search_graph, model.template_size, model.search_sides
+        ),
+    )
+
+
+def _mixformerv2(tensors: Mapping[str, Tensor]) -> Plan:
+    network = mixformerv2.load(tensors)
+    found = network.architecture
+    fields = {
+        "tracker": "mixformerv2",
+        "architecture": str(found),
+        "template_size": found.template_size,
+        "search_sizes": (found.search_size,),
+        "stride": PATCH,
+        "hyper_parameters": MixFormerV2HyperParameters(),
+        "graphs": Graphs(template=tuple(f"template_{block}.onnx" for block in range(found.depth))),
+    }
+    return Plan(fields, lambda model: export_mixformerv2(network, model.template_graphs, model.search_graph))
+
+
+def _dytrack(tensors: Mapping[str, Tensor]) -> Plan:
+    network = dytrack.load(tensors)
+    found = network.architecture
+    decided = len(found.exits) - 1  # the last exit stops without being asked
+    fields = {
+        "tracker": "dytrack",
+        "architecture": str(found),
+        "template_size": found.template_size,
+        "search_sizes": (found.search_size,),
+        "stride": PATCH,
+        "hyper_parameters": DyTrackHyperParameters(
+            max_exit=decided,
+            # Where tuning begins, not where it ended.
+            modes={"fast": (0.6,) * decided, "balanced": (0.75,) * decided, "accurate": (0.88,) * decided},
+        ),
+        "graphs": Graphs(search=tuple(f"stage_{stage}.onnx" for stage in range(len(found.exits)))),
+    }
+    return Plan(fields, lambda model: export_dytrack(network, model.template_graph, model.search_graphs))

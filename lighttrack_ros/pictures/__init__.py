@@ -1,0 +1,1 @@
+"""Everything drawn: the target on a frame, plots, the contact sheet."""

@@ -1,0 +1,312 @@
+"""Publish a rosbag2, a video, a folder of frames or the generated scene as a camera.
+
+A bag's messages go out as the bytes that were recorded. Stamps are new unless asked otherwise: a tracker
+measures its latency from them, and a recorded stamp is years old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import math
+import os
+import signal
+import sys
+import time
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.media.bag import ImageBag, is_bag, restamped, stamp_of
+from lighttrack_ros.media.video import FrameSource, check_writable, open_source, parse_size
+from lighttrack_ros.node.transport import transport_environment, tune_malloc
+
+DEFAULT_TOPIC = "image"
+_SETTLE = 0.5  # seconds between finding a subscriber and the first frame: it must find the publisher too
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="a rosbag2 (folder, .mcap, .db3), a video, a folder of images, or scene[:SEED]")
+    parser.add_argument(
+        "--topic",
+        help="topic to publish on (default: image); of a bag: the topic to play, under its own name "
+        "(default: the only image topic)",
+    )
+    parser.add_argument("--publish-as", metavar="TOPIC", help="publish a bag's topic under another name")
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument("--rate", help="frames a second, or max (default: as recorded)")
+    pace.add_argument("--speed", type=float, default=1.0, help="times the recorded speed (default: %(default)g)")
+    parser.add_argument("--loop", action="store_true", help="start again at the end, until Ctrl-C")
+    parser.add_argument(
+        "--ping-pong",
+        action="store_true",
+        help="forwards and backwards in turn, until Ctrl-C, so that nothing in the picture jumps",
+    )
+    parser.add_argument("--first", type=int, metavar="N", help="play the first N frames alone")
+    parser.add_argument(
+        "--keep-stamps", action="store_true", help="of a bag: publish the recorded stamps instead of the present time"
+    )
+    parser.add_argument(
+        "--size", default="640x480", help="width x height of the generated scene (default: %(default)s)"
+    )
+    parser.add_argument("--preload", action="store_true", help="decode everything first, so that playing costs little")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for a subscriber")
+    parser.add_argument(
+        "--reliability",
+        choices=("reliable", "best_effort"),
+        default="reliable",
+        help="of the publisher; reliable suits every subscriber (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--frame-id", default="camera", help="header.frame_id of frames that have none (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--log", type=Path, metavar="FILE", help="write the index and the stamp (ns) of every frame sent"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    rate = _rate(args.rate)
+    if not (np.isfinite(args.speed) and args.speed > 0):
+        raise LightTrackError(f"--speed is {args.speed}, expected more than 0")
+    if args.first is not None and args.first < 1:
+        raise LightTrackError(f"--first is {args.first}, expected at least 1")
+    if args.log is not None:
+        check_writable(args.log)
+    endless = args.loop or args.ping_pong
+    clip = _open_clip(args, rate, endless)
+    if args.first is not None:
+        clip.cut(args.first)
+    if args.preload or args.ping_pong:
+        clip.preload()
+    if args.ping_pong:
+        clip.and_back()
+    with contextlib.ExitStack() as stack:
+        # Line by line, so that it is whole even if this process is killed.
+        log = stack.enter_context(args.log.open("w", 1, encoding="utf-8")) if args.log is not None else None
+        camera = stack.enter_context(_Camera(clip, args))
+        try:
+            if not args.no_wait:
+                camera.wait_for_subscriber()
+            sent = _play(clip, camera, rate, args.speed, endless, log)
+            camera.drain()
+        except KeyboardInterrupt:
+            # The one way to end a loop, and no failure of it.
+            return 0 if endless else 130
+    print(f"{sent} frames published on {camera.topic}")
+    return 0
+
+
+@dataclass
+class _Clip:
+    """What is to be played: messages with the time, in seconds, at which each is due at speed 1.
+
+    A message is serialised (bytes, CDR), or a frame: (height, width, 3) uint8 BGR.
+    """
+
+    name: str
+    topic: str
+    compressed: bool
+    count: int | None
+    messages: Iterable[tuple[float, Any]]
+
+    def cut(self, count: int) -> None:
+        """Leave out what comes after the first messages."""
+        source = self.messages
+        self.messages = _First(source, count)
+        self.count = count if self.count is None else min(self.count, count)
+
+    def and_back(self) -> None:
+        """After the last message those before it, at the same pace, but for the first; preloaded."""
+        forth = list(self.messages)
+        end = forth[-1][0] if forth else 0.0
+        self.messages = forth + [(2 * end - due, payload) for due, payload in forth[-2:0:-1]]
+
+    def preload(self) -> None:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        used = 0
+        kept = []
+        with tqdm(
+            self.messages, desc="decoding", total=self.count, unit="frame", leave=False, disable=None
+        ) as messages:
+            for due, payload in messages:
+                used += len(payload) if isinstance(payload, bytes) else payload.nbytes
+                if used > 0.7 * free:
+                    raise LightTrackError(f"{self.name}: too large for --preload ({free >> 20} MiB of memory are free)")
+                kept.append((due, payload))
+        self.messages = kept
+
+
+@dataclass
+class _First:
+    """The beginning of what can be iterated again."""
+
+    messages: Iterable[tuple[float, Any]]
+    count: int
+
+    def __iter__(self) -> Iterator[tuple[float, Any]]:
+        return itertools.islice(self.messages, self.count)
+
+
+class _Frames:
+    """The frames of a video, a folder or a scene, due at its own rate."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source = source
+
+    def __iter__(self) -> Iterator[tuple[float, Any]]:
+        return ((index / self._source.fps, frame) for index, frame in enumerate(self._source))
+
+
+def _open_clip(args: argparse.Namespace, rate: float | None, endless: bool) -> _Clip:
+    path = Path(args.source)
+    if is_bag(path):
+        bag = ImageBag(path, args.topic)
+        if bag.others:
+            print(f"playing {bag.topic} alone, not {', '.join(bag.others)}", file=sys.stderr)
+        compressed = bag.message_type == "sensor_msgs/msg/CompressedImage"
+        return _Clip(path.stem, args.publish_as or bag.topic, compressed, bag.count, bag)
+    for name in ("publish_as", "keep_stamps"):
+        if getattr(args, name):
+            raise LightTrackError(f"--{name.replace('_', '-')} is for bags, {args.source} is none")
+    # The scene is drawn at the rate at which it is shown; what was filmed keeps its frames.
+    fps = rate if rate is not None and math.isfinite(rate) else 30.0
+    source = open_source(args.source, parse_size(args.size), fps)
+    if source.count is None and endless:
+        raise LightTrackError(f"{args.source}: a live camera cannot be looped")
+    return _Clip(source.name, args.topic or DEFAULT_TOPIC, False, source.count, _Frames(source))
+
+
+def _play(clip: _Clip, camera: _Camera, rate: float | None, speed: float, endless: bool, log: TextIO | None) -> int:
+    """Send every message when it is due; returns how many."""
+    sent = 0
+    total = None if endless else clip.count
+    with tqdm(total=total, desc=f"{clip.name} on {camera.topic}", unit="frame", disable=None) as bar:
+        start = time.perf_counter()
+        while True:
+            before, due = sent, 0.0
+            for index, (recorded, payload) in enumerate(clip.messages):
+                due = recorded / speed if rate is None else index / rate
+                late = time.perf_counter() - start - due
+                if late < 0:
+                    time.sleep(-late)
+                elif late > 0.1:
+                    start += late  # a camera that fell behind does not hurry afterwards
+                stamp = camera.publish(payload)
+                if log is not None:
+                    log.write(f"{index},{stamp}\n")
+                sent += 1
+                bar.update()
+            if sent == before:
+                raise LightTrackError(f"{clip.name}: nothing in it to publish")
+            if not endless:
+                return sent
+            start += due + (1 / rate if rate is not None else due / max(1, sent - before - 1))
+
+
+class _Camera:
+    """A publisher of images in a process of its own."""
+
+    def __init__(self, clip: _Clip, args: argparse.Namespace) -> None:
+        self.topic = clip.topic
+        self._clip = clip
+        self._args = args
+
+    def __enter__(self) -> _Camera:
+        os.environ.update(transport_environment())
+        tune_malloc()
+        import rclpy
+        from rclpy.exceptions import InvalidTopicNameException
+        from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+        from rclpy.signals import SignalHandlerOptions
+        from rclpy.validate_topic_name import validate_topic_name
+        from sensor_msgs.msg import CompressedImage, Image
+
+        try:
+            validate_topic_name(self._clip.topic)
+        except InvalidTopicNameException as error:
+            reason = str(error).partition("\n")[0]
+            raise LightTrackError(f"topic {self._clip.topic!r}: {reason.rstrip(':')}") from None
+        # A shell starts background jobs with SIGINT ignored; both signals end this one.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        self._image_type = Image
+        self._node = rclpy.create_node("replay", enable_rosout=False, start_parameter_services=False)
+        qos = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=1,
+            reliability=getattr(ReliabilityPolicy, self._args.reliability.upper()),
+        )
+        kind = CompressedImage if self._clip.compressed else Image
+        self._publisher = self._node.create_publisher(kind, self._clip.topic, qos)
+        self.topic = self._publisher.topic_name
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import rclpy
+
+        # From here on the process ends; a second Ctrl-C must not cut that short: shared memory would stay behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._node.destroy_node()
+        rclpy.shutdown()
+
+    def wait_for_subscriber(self) -> None:
+        if self._publisher.get_subscription_count() == 0:
+            print(f"waiting for a subscriber on {self.topic} (--no-wait plays at once)", file=sys.stderr, flush=True)
+        while self._publisher.get_subscription_count() == 0:
+            time.sleep(0.05)
+        time.sleep(_SETTLE)
+
+    def publish(self, payload: Any) -> int:
+        """Send one message; returns its stamp, nanoseconds."""
+        stamp = time.time_ns()
+        seconds, nanoseconds = divmod(stamp, 1_000_000_000)
+        if isinstance(payload, bytes):
+            if self._args.keep_stamps:
+                self._publisher.publish(payload)
+                return stamp_of(payload)
+            self._publisher.publish(restamped(payload, seconds, nanoseconds))
+            return stamp
+        message = self._image_type()
+        message.header.frame_id = self._args.frame_id
+        message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
+        message.height, message.width = payload.shape[:2]
+        message.encoding = "bgr8"
+        message.step = 3 * payload.shape[1]
+        # An array of bytes is taken as it is; bytes or a numpy array would be copied value by value.
+        data = array("B")
+        data.frombytes(np.ascontiguousarray(payload).data.cast("B"))
+        message.data = data
+        self._publisher.publish(message)
+        return stamp
+
+    def drain(self) -> None:
+        """Let the last frame arrive before the publisher goes."""
+        from rclpy.duration import Duration
+
+        self._publisher.wait_for_all_acked(Duration(seconds=1))
+        time.sleep(0.2)
+
+
+def _rate(text: str | None) -> float | None:
+    """Frames a second; inf for "max", None where the recording decides."""
+    if text is None:
+        return None
+    if text == "max":
+        return math.inf
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < 10_000:
+        raise LightTrackError(f"--rate is {text!r}, expected frames a second (more than 0) or max")
+    return rate
