@@ -1,7 +1,7 @@
 """One-pass evaluation: start on the first truth box, never restart, compare every box with the truth.
 
 The tracker runs as published, without the session's word on lost targets, so that the figures stand
-beside those of papers and of other implementations.
+beside those of papers and of other implementations. What that word is worth is measured in `sessions`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation import metrics
+from lighttrack_ros.evaluation import metrics, sessions
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media import sequences
 from lighttrack_ros.media.video import check_writable
-from lighttrack_ros.models import DEFAULT_MODEL, load_model
+from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
+from lighttrack_ros.session import Session
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.base import Tracker
 
@@ -135,6 +136,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads a step; 0: the backend chooses")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="evaluate these sequences alone")
     parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these sequences out")
+    parser.add_argument(
+        "--session", action="store_true", help="measure sessions too: their boxes, confidence, lost and found"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
 
 
@@ -152,13 +156,26 @@ def run(args: argparse.Namespace) -> int:
         print(f"{model.name} on {tracker.backend}, {describe_machine()}")
         if without:
             print(f"left out, for want of ground truth: {', '.join(without)}")
-        evaluation = _evaluate_with_progress(tracker, with_truth)
+        if args.session:
+            figures = _evaluate_sessions(model, tracker, args, with_truth)
+        else:
+            figures = _evaluate_with_progress(tracker, with_truth).as_json()
     finally:
         tracker.close()
     if args.json is not None:
-        args.json.write_text(json.dumps(evaluation.as_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         print(f"figures: {args.json}")
     return 0
+
+
+def _evaluate_sessions(
+    model: Model, plain: Tracker, args: argparse.Namespace, with_truth: list[sequences.Sequence]
+) -> dict[str, Any]:
+    tracker = create_tracker(model, args.backend, args.threads)
+    try:
+        return sessions.as_json(sessions.run_all(plain, tracker, Session(tracker, model.session), with_truth))
+    finally:
+        tracker.close()
 
 
 def describe_machine() -> str:
