@@ -1,4 +1,4 @@
-"""The `lighttrack` command: one subcommand a task, each in the room that does the work."""
+"""The `lighttrack` command: a thin file a subcommand; what it does lives in the room of its subject."""
 
 from __future__ import annotations
 
@@ -10,39 +10,34 @@ from collections.abc import Sequence
 from lighttrack_ros import __version__
 from lighttrack_ros.errors import LightTrackError
 
-# Subcommand -> (module with add_arguments(parser) and run(args) -> exit status, one-line help).
-# Modules are imported only when their subcommand runs: `lighttrack track` must not load torch or rclpy.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("lighttrack_ros.rig.demo", "camera, node and observer in a generated scene, over real ROS 2"),
-    "track": (
-        "lighttrack_ros.commands.track",
-        "follow one target through a video, a folder or a camera, without ROS",
-    ),
-    "replay": ("lighttrack_ros.rig.replay", "publish a rosbag2, a video or a folder of frames as a camera"),
-    "scene": ("lighttrack_ros.media.scene_files", "write the generated scene as a sequence or a rosbag2"),
-    "evaluate": ("lighttrack_ros.evaluation.evaluate", "one-pass evaluation on sequences with ground truth"),
-    "fit-session": (
-        "lighttrack_ros.evaluation.fit_session",
-        "find out on sequences from what confidence on a model may be believed",
-    ),
+# Subcommand -> (its module here, one-line help), or for a group of them a table of its own. A module has
+# add_arguments(parser) and run(args) -> exit status. It is imported only when its subcommand runs: `lighttrack track`
+# must not load torch or rclpy.
+Commands = dict[str, tuple["str | Commands", str]]
+COMMANDS: Commands = {
+    "demo": ("demo", "camera, node and observer in a generated scene, over real ROS 2"),
+    "track": ("track", "follow one target through a video, a folder or a camera, without ROS"),
+    "replay": ("replay", "publish a rosbag2, a video or a folder of frames as a camera"),
+    "scene": ("scene", "write the generated scene as a sequence or a rosbag2"),
+    "evaluate": ("evaluate", "one-pass evaluation on sequences with ground truth"),
+    "fit-session": ("fit_session", "find out on sequences from what confidence on a model may be believed"),
     "bench": (
-        "lighttrack_ros.commands.bench",
+        {
+            "models": ("bench_models", "parameters, MACs and time per frame of every network (needs torch)"),
+            "exits": ("bench_exits", "what a trained DyTrack's exits save and lose (needs torch)"),
+            "latency": ("bench_latency", "from an image's stamp to its box in another process, over ROS 2"),
+            "compare": ("bench_compare", "our models and OpenCV's trackers: accuracy against time"),
+        },
         "latency through the node, time of a step, cost of a network, on this machine",
     ),
-    "calibrate": ("lighttrack_ros.trackers.calibrate", "measure on sequences what a model needs to run in int8"),
-    "compile": ("lighttrack_ros.trackers.compile", "compile a model for this machine's GPU with TensorRT"),
-    "selftest": (
-        "lighttrack_ros.evaluation.selftest",
-        "compare TensorRT on this machine with ONNX Runtime, and time it",
-    ),
-    "import": ("lighttrack_ros.export.importer", "turn a published checkpoint into a model folder"),
-    "export": (
-        "lighttrack_ros.export.exporter",
-        "write a model's graphs anew from a checkpoint, keeping its settings",
-    ),
-    "tune-exits": ("lighttrack_ros.evaluation.tune_exits", "set a DyTrack's thresholds from held-out videos"),
-    "train": ("lighttrack_ros.training.train", "train or distil a LightTrack or DyTrack model"),
-    "download": ("lighttrack_ros.export.download", "fetch a published checkpoint and import it"),
+    "calibrate": ("calibrate", "measure on sequences what a model needs to run in int8"),
+    "compile": ("compile", "compile a model for this machine's GPU with TensorRT"),
+    "selftest": ("selftest", "compare TensorRT on this machine with ONNX Runtime, and time it"),
+    "import": ("import_", "turn a published checkpoint into a model folder"),
+    "export": ("export", "write a model's graphs anew from a checkpoint, keeping its settings"),
+    "tune-exits": ("tune_exits", "set a DyTrack's thresholds from held-out videos"),
+    "train": ("train", "train or distil a LightTrack or DyTrack model"),
+    "download": ("download", "fetch a published checkpoint and import it"),
 }
 
 
@@ -51,13 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="lighttrack", description=__doc__)
     parser.add_argument("--version", action="version", version=f"lighttrack_ros {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (module_name, summary) in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary)
-        if arguments[:1] == [name]:
-            module = importlib.import_module(module_name)
-            module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
+    _add_commands(parser, COMMANDS, arguments, "command")
     args = parser.parse_args(arguments)
     try:
         return int(args.run(args))
@@ -66,3 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _add_commands(parser: argparse.ArgumentParser, commands: Commands, arguments: list[str], kind: str) -> None:
+    subparsers = parser.add_subparsers(dest=kind, required=True, metavar=kind.upper())
+    for name, (what, summary) in commands.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if arguments[:1] != [name]:
+            continue
+        if isinstance(what, str):
+            module = importlib.import_module(f"{__name__}.{what}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+        else:
+            _add_commands(subparser, what, arguments[1:], "question")

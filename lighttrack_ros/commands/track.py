@@ -1,8 +1,4 @@
-"""Follow one target through a video, a folder of frames or a camera, without ROS.
-
-The same session as in the node decides what may be believed, so the states here are those that the
-node would publish.
-"""
+"""`lighttrack track`: follow one target through a video, a folder of frames or a camera, without ROS."""
 
 from __future__ import annotations
 
@@ -12,26 +8,22 @@ import itertools
 import json
 import math
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lighttrack_ros.commands.arguments import parse_box
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import metrics
 from lighttrack_ros.geometry import Box
-from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media.sequences import sequence_of
 from lighttrack_ros.media.video import FrameSource, GeneratedScene, VideoWriter, check_writable, open_source
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
 from lighttrack_ros.pictures.target import draw_target
-from lighttrack_ros.session import Report, Session
-from lighttrack_ros.trackers import Tracker, create_tracker
+from lighttrack_ros.session.follow import Step, follow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,17 +56,13 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.json)
     model = load_model(args.model)
     with contextlib.ExitStack() as stack:
-        tracker = create_tracker(model, args.backend, args.threads)
-        stack.callback(tracker.close)
-        frames = iter(source)
-        first = next(frames)
-        session = Session(tracker, model.session)
-        start = session.start(from_bgr(first), box)
+        steps = stack.enter_context(contextlib.closing(follow(source, box, model, args.backend, args.threads)))
+        first = next(steps)
         writer = None
         if args.out is not None:
-            writer = stack.enter_context(VideoWriter(args.out, first.shape[1], first.shape[0], source.fps))
-        steps = itertools.chain([(first, start, math.nan)], _steps(tracker, session, frames))
-        records, seconds, interrupted = _record(steps, source, args.frames, writer)
+            height, width = first.image.shape[:2]
+            writer = stack.enter_context(VideoWriter(args.out, width, height, source.fps))
+        records, seconds, interrupted = _record(itertools.chain([first], steps), source, args.frames, writer)
     step_times = metrics.step_times(seconds)
     if args.json is not None:
         step_ms = {name: value if math.isfinite(value) else None for name, value in vars(step_times).items()}
@@ -103,35 +91,8 @@ def first_box(name: str, source: FrameSource) -> Box:
     return sequence.init_box
 
 
-def parse_box(text: str) -> Box:
-    """`x,y,w,h` as a box.
-
-    Raises:
-        LightTrackError: not four finite numbers, or no positive size.
-    """
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != 4 or not np.all(np.isfinite(values)) or min(values[2:]) <= 0:
-        raise LightTrackError(f"--box is {text!r}, expected left,top,width,height in pixels, e.g. 316,140,112,116")
-    return Box(*values)
-
-
-def _steps(
-    tracker: Tracker, session: Session, frames: Iterator[NDArray[np.uint8]]
-) -> Iterator[tuple[NDArray[np.uint8], Report, float]]:
-    """Frame, report and the step's seconds, one frame after the other."""
-    for image in frames:
-        start = time.perf_counter()
-        report = session.step(from_bgr(image))
-        yield image, report, time.perf_counter() - start
-        while tracker.idle_work():
-            pass
-
-
 def _record(
-    steps: Iterable[tuple[NDArray[np.uint8], Report, float]],
+    steps: Iterable[Step],
     source: FrameSource,
     limit: int,
     writer: VideoWriter | None,

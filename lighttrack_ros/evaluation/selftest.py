@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import platform
 import time
 from pathlib import Path
@@ -14,12 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lighttrack_ros import __version__
-from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media.clips import scene_clip, sequence_clips
-from lighttrack_ros.media.video import check_writable
-from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
-from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine, ranges
+from lighttrack_ros.models import Model
+from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine
 from lighttrack_ros.runtime.build import drop_locals, import_tensorrt
 from lighttrack_ros.runtime.cuda import Cuda, open_cuda
 from lighttrack_ros.runtime.tensorrt import TensorRTEngine
@@ -27,60 +23,8 @@ from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.crop import SquareCropper
 from lighttrack_ros.trackers.parity import compare
 
-_PRECISIONS = {"fp32": "tensorrt-fp32", "fp16": "tensorrt", "int8": "tensorrt-int8"}
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gpu", action="store_true", required=True, help="TensorRT on this machine's GPU")
-    parser.add_argument(
-        "models", nargs="*", default=[DEFAULT_MODEL], help=f"names or folders (default: {DEFAULT_MODEL})"
-    )
-    parser.add_argument(
-        "--sequences",
-        type=Path,
-        metavar="DIR",
-        help="compare on frames of these, a folder each as for evaluate (default: a generated scene)",
-    )
-    parser.add_argument("--frames", type=int, default=100, help="frames compared and timed (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
-
-
-def run(args: argparse.Namespace) -> int:
-    if args.frames < 1:
-        raise LightTrackError(f"--frames is {args.frames}, expected at least 1")
-    if args.json is not None:
-        check_writable(args.json)
-    figures: dict[str, Any] = {"machine": _machine(), "frames": str(args.sequences or "generated scene"), "models": []}
-    print(", ".join(f"{name} {value}" for name, value in figures["machine"].items()))
-    figures["preprocessing"] = _preprocessing(args.frames)
-    _print_preprocessing(figures["preprocessing"])
-    problems = []
-    for model in map(load_model, args.models):
-        for precision, backend in _PRECISIONS.items():
-            if precision == "int8" and not (model.folder / ranges.FILE).is_file():
-                print(f"\n{model.name} int8: not calibrated")
-                continue
-            row: dict[str, Any] = {"model": model.name, "precision": precision}
-            figures["models"].append(row)
-            try:
-                row |= _compare(model, backend, args)
-                row["networks"] = _networks(model, backend, args.frames)
-                _print(row)
-            except LightTrackError as error:  # the other figures are wanted all the same
-                row["problem"] = str(error)
-                print(f"\n{model.name} {precision}: {error}")
-            if row["problem"]:
-                problems.append(f"{model.name} in {precision}: {row['problem']}")
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n", encoding="utf-8")
-    if problems:
-        raise LightTrackError("do not use this here: " + "; ".join(problems))
-    return 0
-
-
-def _machine() -> dict[str, Any]:
+def describe_gpu() -> dict[str, Any]:
     trt, cuda = import_tensorrt(), open_cuda()
     device, binding = cuda.device, cuda.binding
     cuda.close()
@@ -97,7 +41,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _preprocessing(runs: int) -> dict[str, Any]:
+def time_preprocessing(runs: int) -> dict[str, Any]:
     """What getting a crop to the network takes, and what resizing it on the GPU instead could save.
 
     A camera's frame arrives in ordinary host memory. We resize its rectangle on the CPU, into page-locked memory,
@@ -166,9 +110,17 @@ def _time_preprocessing(cuda: Cuda, runs: int) -> dict[str, npt.NDArray[np.float
     return times
 
 
-def _compare(model: Model, backend: str, args: argparse.Namespace) -> dict[str, Any]:
-    """How far the backend's boxes and confidences are from ONNX Runtime's, and how long its updates take."""
-    clips = sequence_clips(args.sequences, args.frames) if args.sequences else [scene_clip(args.frames)]
+def compare_backend(model: Model, backend: str, sequences: Path | None, frames: int) -> dict[str, Any]:
+    """How far the backend's boxes and confidences are from ONNX Runtime's, and how long its updates take.
+
+    Args:
+        sequences: a folder of them; None: the generated scene.
+        frames: how many are compared.
+
+    Raises:
+        LightTrackError: the backend cannot load the model, or a network fails.
+    """
+    clips = sequence_clips(sequences, frames) if sequences else [scene_clip(frames)]
     started = time.perf_counter()
     tested = create_tracker(model, backend)
     loaded = time.perf_counter() - started
@@ -194,7 +146,7 @@ def _compare(model: Model, backend: str, args: argparse.Namespace) -> dict[str, 
     }
 
 
-def _networks(model: Model, backend: str, runs: int) -> dict[str, Any]:
+def time_networks(model: Model, backend: str, runs: int) -> dict[str, Any]:
     """Times of each graph alone, uploads and downloads included: by CUDA's events, and on the host's clock."""
     times = {}
     template = [(graph, model.template_size) for graph in model.template_graphs]
@@ -217,26 +169,3 @@ def _networks(model: Model, backend: str, runs: int) -> dict[str, Any]:
 def _spread(values: npt.NDArray[np.float64], digits: int = 3) -> dict[str, float]:
     names = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
     return {name: round(float(np.percentile(values, percent)), digits) for name, percent in names.items()}
-
-
-def _print_preprocessing(figures: dict[str, Any]) -> None:
-    crop, rectangle, frame = (figures[name]["p50"] for name in ("crop", "rectangle", "whole_frame"))
-    print(
-        f"to the GPU from a 720p frame: resized by the CPU {crop:.3f} ms, the rectangle as it is {rectangle:.3f} ms, "
-        f"the whole frame {frame:.3f} ms; resizing on the GPU could save {max(0.0, crop - rectangle):.3f} ms at most"
-    )
-
-
-def _print(row: dict[str, Any]) -> None:
-    print(f"\n{row['model']} {row['precision']}: {row['problem'] or 'agrees with ONNX Runtime'}")
-    rows = {
-        "box, pixels": row["box_difference_pixels"],
-        "score": row["score_difference"],
-        "update, ms": row["update_ms"],
-    }
-    for name, times in row["networks"].items():
-        rows[f"{name}, GPU ms"], rows[f"{name}, host ms"] = times["gpu_ms"], times["host_ms"]
-    width = max(map(len, rows))
-    print(" " * width + "".join(f"{name:>10}" for name in row["update_ms"]))
-    for name, values in rows.items():
-        print(f"{name:{width}}" + "".join(f"{value:10.4f}" for value in values.values()))

@@ -1,67 +1,64 @@
-"""`lighttrack tune-exits`: a DyTrack's thresholds from videos it was not trained on, written into its model.yaml."""
+"""A DyTrack's thresholds from videos it was not trained on."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import itertools
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation.exits import fixed_exits, record
-from lighttrack_ros.media.sequences import find_sequences
-from lighttrack_ros.media.video import check_writable
-from lighttrack_ros.models import DyTrackHyperParameters, load_model, save_model
-from lighttrack_ros.trackers.dytrack import DyTrackTracker
+from lighttrack_ros.evaluation.exits import Record
 
 BUDGETS = {"fast": 0.5, "balanced": 0.7, "accurate": 0.85}  # mean time of a frame, as a share of full depth
 _STEP = 0.02  # of the thresholds that are tried
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="name or folder of a DyTrack model")
-    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder a sequence inside")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="use these sequences alone")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: the backend chooses")
+@dataclass(frozen=True)
+class Tuned:
+    """Thresholds of one mode, and what they come to on the frames that they were found on."""
+
+    thresholds: tuple[float, ...]
+    overlap: float  # mean
+    cost: float  # mean, as a share of full depth
+    shares: tuple[float, ...]  # of the frames, by the exit where they stop
 
 
-def run(args: argparse.Namespace) -> int:
-    model = load_model(args.model)
-    parameters = model.parameters_of(DyTrackHyperParameters)
-    check_writable(model.folder / "model.yaml")
-    found = [sequence for sequence in find_sequences(args.sequences, args.only) if sequence.truth is not None]
-    if not found:
-        raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
-    tracker = DyTrackTracker(model, threads=args.threads)
-    try:
-        fixed = fixed_exits(model)
-        with tqdm(total=sum(sequence.frames.count or 0 for sequence in found), unit="frame", disable=None) as bar:
-            records = record(tracker, fixed, found, bar.update)
-    finally:
-        tracker.close()
+@dataclass(frozen=True)
+class Tuning:
+    """What was found: on how many frames, the mean overlap at each exit, and the modes by name."""
+
+    frames: int
+    overlaps: tuple[float, ...]
+    modes: dict[str, Tuned]
+
+
+def tune(records: Sequence[Record], exits: Sequence[str]) -> Tuning:
+    """Thresholds for every mode of BUDGETS.
+
+    Args:
+        records: of `exits.record`, every exit fixed in turn.
+        exits: the names of these ways, from the first exit to the last.
+
+    Raises:
+        LightTrackError: stopping always at the first exit costs more than a budget.
+    """
     qualities = np.concatenate([each.probe.qualities for each in records])
     overlaps = np.concatenate([each.probe.overlaps for each in records])
     seen = np.isfinite(overlaps).all(1)
-    seconds = [np.median([t for each in records for t in each.tracks[name].seconds]) for name in fixed]
+    qualities, overlaps = qualities[seen], overlaps[seen]
+    seconds = [np.median([t for each in records for t in each.tracks[name].seconds]) for name in exits]
     costs = np.array(seconds) / seconds[-1]
     modes = {}
-    print(f"{seen.sum()} frames; overlap at each exit: {'  '.join(f'{each:.3f}' for each in overlaps[seen].mean(0))}")
     for mode, budget in BUDGETS.items():
-        modes[mode] = best_thresholds(qualities[seen], overlaps[seen], costs, budget)
-        stops = first_stops(qualities[seen], modes[mode])
-        overlap = overlaps[seen][np.arange(len(stops)), stops].mean()
+        thresholds = best_thresholds(qualities, overlaps, costs, budget)
+        stops = first_stops(qualities, thresholds)
         shares = np.bincount(stops, minlength=len(costs)) / len(stops)
-        print(
-            f"{mode:9} thresholds {' '.join(f'{each:.2f}' for each in modes[mode])}: overlap {overlap:.3f}"
-            f" at {costs[stops].mean():.2f} of the cost, stops {' '.join(f'{each:.2f}' for each in shares)}"
-        )
-    save_model(dataclasses.replace(model, hyper_parameters=dataclasses.replace(parameters, modes=modes)))
-    print(f"written to {model.folder / 'model.yaml'}")
-    return 0
+        overlap = float(overlaps[np.arange(len(stops)), stops].mean())
+        modes[mode] = Tuned(thresholds, overlap, float(costs[stops].mean()), tuple(shares.tolist()))
+    return Tuning(len(overlaps), tuple(overlaps.mean(0).tolist()), modes)
 
 
 def best_thresholds(

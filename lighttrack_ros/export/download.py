@@ -1,8 +1,7 @@
-"""`lighttrack download`: a published checkpoint from its authors' repository, checked and imported."""
+"""A published checkpoint from its authors' repository, checked."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import http.client
 import os
@@ -14,7 +13,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.export.importer import import_checkpoint
 from lighttrack_ros.networks.lighttrack import MOBILE
 
 _TIMEOUT = 30.0  # seconds without a byte
@@ -49,22 +47,6 @@ PUBLISHED = {
         licence="MIT, Copyright (c) 2021 Multimedia Research",
     )
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", choices=sorted(PUBLISHED))
-    parser.add_argument("--output", type=Path, help="folder that holds model folders (default: ./engines, or your own)")
-    parser.add_argument("--url", help="another address of the very same file, e.g. a mirror")
-
-
-def run(args: argparse.Namespace) -> int:
-    published = PUBLISHED[args.model]
-    checkpoint = download(args.url or published.url, published.blob, _cache() / f"{args.model}.pth")
-    folder = import_checkpoint(
-        checkpoint, args.model, published.architecture, args.output, published.source, published.licence
-    )
-    print(f"model {args.model} is in {folder}")
-    return 0
 
 
 def download(url: str, blob: str, target: Path) -> Path:
@@ -139,5 +121,6 @@ def _fetch(url: str, part: Path) -> bool:
     return False
 
 
-def _cache() -> Path:
+def checkpoint_cache() -> Path:
+    """Where fetched checkpoints are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lighttrack_ros" / "checkpoints"

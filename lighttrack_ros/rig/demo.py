@@ -1,14 +1,12 @@
 """The whole thing at work: a camera, the tracker node and an observer, three processes over real ROS 2.
 
 The camera is `lighttrack replay`, the node runs as it would on a robot, and this process points at the
-target once, listens, and writes what came of it: a video, a contact sheet, and the figures.
+target once, listens, and keeps what the node says of every frame.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import sys
 import time
@@ -16,17 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 from tqdm import tqdm
 
-from lighttrack_ros.commands.track import parse_box
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation.evaluate import describe_machine
 from lighttrack_ros.geometry import Box
-from lighttrack_ros.media.scene import DEFAULT_SEED, Scene
+from lighttrack_ros.media.scene import Scene
 from lighttrack_ros.media.sequences import Sequence, save_scene, sequence_of
-from lighttrack_ros.media.video import FrameSource, check_writable, open_source, parse_size
-from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
+from lighttrack_ros.media.video import FrameSource, open_source
+from lighttrack_ros.models import Model
 from lighttrack_ros.pictures import report
 from lighttrack_ros.rig import processes
 from lighttrack_ros.rig.processes import Child, Observer
@@ -35,53 +30,8 @@ from lighttrack_ros.session import State
 _TARGET_ID = "demo"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--video", metavar="FILE", help="a video or a folder of images (default: the generated scene)")
-    parser.add_argument("--box", metavar="X,Y,W,H", help="the target in the video's first frame, pixels")
-    parser.add_argument("--rate", type=float, help="frames a second (default: the video's own, the scene's 30)")
-    parser.add_argument("--size", default="640x480", help="of the generated scene (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the generated scene (default: %(default)s)")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
-    parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/demo"), help="folder for the results (default: %(default)s)"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
-    # Whatever can be wrong with the arguments is found before anything is started.
-    if args.rate is not None and not 0 < args.rate <= 1000:
-        raise LightTrackError(f"--rate is {args.rate}, expected frames a second, more than 0")
-    model = load_model(args.model)
-    paths = {name: args.out / f"demo.{suffix}" for name, suffix in _RESULTS.items()}
-    for path in paths.values():
-        check_writable(path)
-    film = _film(args)
-    observations, sent = _run_processes(film, model, args)
-    result = report.Run(
-        title=f"{film.title}, tracked by {model.name}",
-        subtitle=f"camera, node and observer in three processes over ROS 2; {describe_machine()}",
-        fps=film.fps,
-        sent=sent,
-        observations=observations,
-        truth=None if film.sequence is None or film.sequence.truth is None else film.sequence.truth[:sent],
-        visible=None if film.sequence is None or film.sequence.visible is None else film.sequence.visible[:sent],
-    )
-    report.write_video(paths["video"], film.frames, result)
-    cv2.imwrite(str(paths["sheet"]), report.draw_contact_sheet(film.frames, result))
-    figures = {"model": model.name, "source": film.source, "machine": describe_machine(), **result.figures()}
-    paths["figures"].write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    _print_summary(figures)
-    for name, path in paths.items():
-        print(f"{name:8} {path}")
-    return 0
-
-
-_RESULTS = {"video": "mp4", "sheet": "png", "figures": "json"}
-
-
 @dataclass(frozen=True)
-class _Film:
+class Film:
     """What the camera shows."""
 
     title: str
@@ -92,26 +42,33 @@ class _Film:
     sequence: Sequence | None  # where there is a truth
 
 
-def _film(args: argparse.Namespace) -> _Film:
-    if args.video is None:
-        if args.box is not None:
-            raise LightTrackError("--box goes with --video: the generated scene knows its target")
-        fps = args.rate or 30.0
-        scene = Scene(args.seed, *parse_size(args.size), fps)
-        folder = args.out / "scene"
-        with tqdm(desc="painting the scene", total=len(scene), unit="frame", leave=False, disable=None) as bar:
-            painted = save_scene(scene, folder, bar.update)
-        title = f"generated scene {args.seed}, {args.size}"
-        return _Film(title, str(folder), painted.frames, fps, painted.init_box, painted)
-    frames = open_source(args.video)
+def film_of_scene(seed: int, size: tuple[int, int], fps: float, folder: Path) -> Film:
+    """The generated scene, painted into `folder`."""
+    scene = Scene(seed, *size, fps)
+    with tqdm(desc="painting the scene", total=len(scene), unit="frame", leave=False, disable=None) as bar:
+        painted = save_scene(scene, folder, bar.update)
+    title = f"generated scene {seed}, {size[0]}x{size[1]}"
+    return Film(title, str(folder), painted.frames, fps, painted.init_box, painted)
+
+
+def film_of_video(name: str, box: Box | None, rate: float | None) -> Film:
+    """A video, or a folder of images.
+
+    Args:
+        box: the target in the first frame, pixels; None takes what lies beside the video.
+        rate: frames a second; None: the video's own.
+
+    Raises:
+        LightTrackError: it cannot be read, is a live camera, or the box is missing or outside.
+    """
+    frames = open_source(name)
     if frames.count is None:
         raise LightTrackError(
-            f"{args.video}: the demo needs a video or a folder, to draw on afterwards; for a live camera use "
+            f"{name}: the demo needs a video or a folder, to draw on afterwards; for a live camera use "
             "`lighttrack track` or `lighttrack replay`"
         )
-    sequence = sequence_of(args.video)
-    if args.box is not None:
-        box = parse_box(args.box)
+    sequence = sequence_of(name)
+    if box is not None:
         if sequence is not None and box != sequence.init_box:
             sequence = None  # another target than the one whose truth lies there
     elif sequence is not None:
@@ -122,14 +79,14 @@ def _film(args: argparse.Namespace) -> _Film:
     height, width = first.shape[:2]
     if box.x >= width or box.y >= height or box.x + box.width <= 0 or box.y + box.height <= 0:
         raise LightTrackError(f"--box {','.join(f'{v:g}' for v in box)} lies outside the {width}x{height} frame")
-    return _Film(f"{frames.name}, {width}x{height}", args.video, frames, args.rate or frames.fps, box, sequence)
+    return Film(f"{frames.name}, {width}x{height}", name, frames, rate or frames.fps, box, sequence)
 
 
-def _run_processes(film: _Film, model: Model, args: argparse.Namespace) -> tuple[dict[int, report.Observation], int]:
+def run_processes(film: Film, model: Model, backend: str, folder: Path) -> tuple[dict[int, report.Observation], int]:
     """Start the node and the camera, watch the target; returns the observations by frame, and the frames sent."""
     processes.prepare_environment()
     namespace = f"/lighttrack_demo_{os.getpid()}"  # nobody else's topics
-    log_path, stamps_path = args.out / "node.log", args.out / "stamps.csv"
+    log_path, stamps_path = folder / "node.log", folder / "stamps.csv"
     stamps_path.unlink(missing_ok=True)
     received: list[tuple[int, Any, int]] = []  # image stamp (ns), message, arrival (ns)
 
@@ -139,14 +96,14 @@ def _run_processes(film: _Film, model: Model, args: argparse.Namespace) -> tuple
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.interruptible())
-        node = stack.enter_context(Child(processes.node_command(namespace, model, args.backend), log_path))
+        node = stack.enter_context(Child(processes.node_command(namespace, model, backend), log_path))
         observer = stack.enter_context(Observer())
         observer.listen(namespace, on_target)
         print(f"node: {model.name}; its log is {log_path}")
         observer.wait_for(namespace, node)
         observer.point_at(namespace, film.box, _TARGET_ID)
         command = processes.camera_command(film.source, f"{namespace}/image", film.fps, stamps_path)
-        camera = stack.enter_context(Child(command, args.out / "camera.log"))
+        camera = stack.enter_context(Child(command, folder / "camera.log"))
         _watch(observer, received, camera, node, film.frames.count)
     stamps = processes.read_stamps(stamps_path)
     observations = {}
@@ -194,19 +151,3 @@ def _watch(
                 if camera.status != 0:
                     raise LightTrackError(f"the camera failed ({camera.last_words})")
                 return
-
-
-def _print_summary(figures: dict[str, Any]) -> None:
-    frames, latency, score = figures["frames"], figures["latency_ms"], figures["accuracy"]
-    print(f"frames   {frames['answered']} answered of {frames['sent']}, {frames['dropped']} dropped")
-    print(
-        f"latency  p50 {latency['p50']:.1f} ms, p95 {latency['p95']:.1f}, p99 {latency['p99']:.1f}, "
-        f"max {latency['max']:.1f} (image stamp to box received)"
-    )
-    if score is not None:
-        print(
-            f"accuracy mean IoU {score['iou']:.3f}, AUC {score['auc']:.3f}, over 0.5: {score['sr50']:.3f}, "
-            f"within 20 px: {score['precision20']:.3f} ({score['frames']} frames with the target in sight)"
-        )
-    states = ", ".join(f"{count} {name}" for name, count in figures["states"].items())
-    print(f"states   {states}")

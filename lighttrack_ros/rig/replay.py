@@ -6,10 +6,7 @@ measures its latency from them, and a recorded stamp is years old.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import itertools
-import math
 import os
 import signal
 import sys
@@ -17,95 +14,22 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.media.bag import ImageBag, is_bag, restamped, stamp_of
-from lighttrack_ros.media.video import FrameSource, check_writable, open_source, parse_size
+from lighttrack_ros.media.bag import restamped, stamp_of
+from lighttrack_ros.media.video import FrameSource
 from lighttrack_ros.node.transport import transport_environment, tune_malloc
 
 DEFAULT_TOPIC = "image"
 _SETTLE = 0.5  # seconds between finding a subscriber and the first frame: it must find the publisher too
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a rosbag2 (folder, .mcap, .db3), a video, a folder of images, or scene[:SEED]")
-    parser.add_argument(
-        "--topic",
-        help="topic to publish on (default: image); of a bag: the topic to play, under its own name "
-        "(default: the only image topic)",
-    )
-    parser.add_argument("--publish-as", metavar="TOPIC", help="publish a bag's topic under another name")
-    pace = parser.add_mutually_exclusive_group()
-    pace.add_argument("--rate", help="frames a second, or max (default: as recorded)")
-    pace.add_argument("--speed", type=float, default=1.0, help="times the recorded speed (default: %(default)g)")
-    parser.add_argument("--loop", action="store_true", help="start again at the end, until Ctrl-C")
-    parser.add_argument(
-        "--ping-pong",
-        action="store_true",
-        help="forwards and backwards in turn, until Ctrl-C, so that nothing in the picture jumps",
-    )
-    parser.add_argument("--first", type=int, metavar="N", help="play the first N frames alone")
-    parser.add_argument(
-        "--keep-stamps", action="store_true", help="of a bag: publish the recorded stamps instead of the present time"
-    )
-    parser.add_argument(
-        "--size", default="640x480", help="width x height of the generated scene (default: %(default)s)"
-    )
-    parser.add_argument("--preload", action="store_true", help="decode everything first, so that playing costs little")
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for a subscriber")
-    parser.add_argument(
-        "--reliability",
-        choices=("reliable", "best_effort"),
-        default="reliable",
-        help="of the publisher; reliable suits every subscriber (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--frame-id", default="camera", help="header.frame_id of frames that have none (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--log", type=Path, metavar="FILE", help="write the index and the stamp (ns) of every frame sent"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
-    rate = _rate(args.rate)
-    if not (np.isfinite(args.speed) and args.speed > 0):
-        raise LightTrackError(f"--speed is {args.speed}, expected more than 0")
-    if args.first is not None and args.first < 1:
-        raise LightTrackError(f"--first is {args.first}, expected at least 1")
-    if args.log is not None:
-        check_writable(args.log)
-    endless = args.loop or args.ping_pong
-    clip = _open_clip(args, rate, endless)
-    if args.first is not None:
-        clip.cut(args.first)
-    if args.preload or args.ping_pong:
-        clip.preload()
-    if args.ping_pong:
-        clip.and_back()
-    with contextlib.ExitStack() as stack:
-        # Line by line, so that it is whole even if this process is killed.
-        log = stack.enter_context(args.log.open("w", 1, encoding="utf-8")) if args.log is not None else None
-        camera = stack.enter_context(_Camera(clip, args))
-        try:
-            if not args.no_wait:
-                camera.wait_for_subscriber()
-            sent = _play(clip, camera, rate, args.speed, endless, log)
-            camera.drain()
-        except KeyboardInterrupt:
-            # The one way to end a loop, and no failure of it.
-            return 0 if endless else 130
-    print(f"{sent} frames published on {camera.topic}")
-    return 0
-
-
 @dataclass
-class _Clip:
+class Clip:
     """What is to be played: messages with the time, in seconds, at which each is due at speed 1.
 
     A message is serialised (bytes, CDR), or a frame: (height, width, 3) uint8 BGR.
@@ -155,7 +79,7 @@ class _First:
         return itertools.islice(self.messages, self.count)
 
 
-class _Frames:
+class Frames:
     """The frames of a video, a folder or a scene, due at its own rate."""
 
     def __init__(self, source: FrameSource) -> None:
@@ -165,27 +89,17 @@ class _Frames:
         return ((index / self._source.fps, frame) for index, frame in enumerate(self._source))
 
 
-def _open_clip(args: argparse.Namespace, rate: float | None, endless: bool) -> _Clip:
-    path = Path(args.source)
-    if is_bag(path):
-        bag = ImageBag(path, args.topic)
-        if bag.others:
-            print(f"playing {bag.topic} alone, not {', '.join(bag.others)}", file=sys.stderr)
-        compressed = bag.message_type == "sensor_msgs/msg/CompressedImage"
-        return _Clip(path.stem, args.publish_as or bag.topic, compressed, bag.count, bag)
-    for name in ("publish_as", "keep_stamps"):
-        if getattr(args, name):
-            raise LightTrackError(f"--{name.replace('_', '-')} is for bags, {args.source} is none")
-    # The scene is drawn at the rate at which it is shown; what was filmed keeps its frames.
-    fps = rate if rate is not None and math.isfinite(rate) else 30.0
-    source = open_source(args.source, parse_size(args.size), fps)
-    if source.count is None and endless:
-        raise LightTrackError(f"{args.source}: a live camera cannot be looped")
-    return _Clip(source.name, args.topic or DEFAULT_TOPIC, False, source.count, _Frames(source))
+def play(clip: Clip, camera: Camera, rate: float | None, speed: float, endless: bool, log: TextIO | None) -> int:
+    """Send every message when it is due; returns how many.
 
+    Args:
+        rate: messages a second; inf: as fast as they go; None: as recorded, times `speed`.
+        endless: begin again at the end.
+        log: takes a line of index and stamp for every message.
 
-def _play(clip: _Clip, camera: _Camera, rate: float | None, speed: float, endless: bool, log: TextIO | None) -> int:
-    """Send every message when it is due; returns how many."""
+    Raises:
+        LightTrackError: there is nothing to send.
+    """
     sent = 0
     total = None if endless else clip.count
     with tqdm(total=total, desc=f"{clip.name} on {camera.topic}", unit="frame", disable=None) as bar:
@@ -211,15 +125,26 @@ def _play(clip: _Clip, camera: _Camera, rate: float | None, speed: float, endles
             start += due + (1 / rate if rate is not None else due / max(1, sent - before - 1))
 
 
-class _Camera:
-    """A publisher of images in a process of its own."""
+class Camera:
+    """A publisher of images in a process of its own.
 
-    def __init__(self, clip: _Clip, args: argparse.Namespace) -> None:
+    Args:
+        reliability: reliable or best_effort.
+        frame_id: of frames that have none.
+        keep_stamps: of serialised messages: they go out as they are, not stamped with the present time.
+
+    Raises:
+        LightTrackError: on entering: a topic that is none.
+    """
+
+    def __init__(self, clip: Clip, reliability: str, frame_id: str, keep_stamps: bool) -> None:
         self.topic = clip.topic
         self._clip = clip
-        self._args = args
+        self._reliability = reliability
+        self._frame_id = frame_id
+        self._keep_stamps = keep_stamps
 
-    def __enter__(self) -> _Camera:
+    def __enter__(self) -> Camera:
         os.environ.update(transport_environment())
         tune_malloc()
         import rclpy
@@ -243,7 +168,7 @@ class _Camera:
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
             depth=1,
-            reliability=getattr(ReliabilityPolicy, self._args.reliability.upper()),
+            reliability=getattr(ReliabilityPolicy, self._reliability.upper()),
         )
         kind = CompressedImage if self._clip.compressed else Image
         self._publisher = self._node.create_publisher(kind, self._clip.topic, qos)
@@ -271,13 +196,13 @@ class _Camera:
         stamp = time.time_ns()
         seconds, nanoseconds = divmod(stamp, 1_000_000_000)
         if isinstance(payload, bytes):
-            if self._args.keep_stamps:
+            if self._keep_stamps:
                 self._publisher.publish(payload)
                 return stamp_of(payload)
             self._publisher.publish(restamped(payload, seconds, nanoseconds))
             return stamp
         message = self._image_type()
-        message.header.frame_id = self._args.frame_id
+        message.header.frame_id = self._frame_id
         message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
         message.height, message.width = payload.shape[:2]
         message.encoding = "bgr8"
@@ -295,18 +220,3 @@ class _Camera:
 
         self._publisher.wait_for_all_acked(Duration(seconds=1))
         time.sleep(0.2)
-
-
-def _rate(text: str | None) -> float | None:
-    """Frames a second; inf for "max", None where the recording decides."""
-    if text is None:
-        return None
-    if text == "max":
-        return math.inf
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = math.nan
-    if not 0 < rate < 10_000:
-        raise LightTrackError(f"--rate is {text!r}, expected frames a second (more than 0) or max")
-    return rate

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +15,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.runtime import build
 from lighttrack_ros.runtime.conversion import convert
 from lighttrack_ros.runtime.cuda import Device, open_cuda
-from lighttrack_ros.runtime.plan_cache import PlanCache, PlanKey
+from lighttrack_ros.runtime.plan_cache import Entry, PlanCache, PlanKey
 from lighttrack_ros.runtime.ranges import load_ranges
 from lighttrack_ros.runtime.watch import watch
 
@@ -124,3 +124,33 @@ def _compile(
             _logger.info("%s: the compilation stops %s", graph, when)
             raise
         return compilation.result()
+
+
+def useless_plans(cache: PlanCache, places: Iterable[Path]) -> list[Entry]:
+    """Plans for a TensorRT, driver or GPU that is not this machine's, or of graphs that no model has any more.
+
+    Args:
+        places: folders that hold model folders.
+
+    Raises:
+        LightTrackError: no TensorRT, or no GPU.
+    """
+    cuda = open_cuda()
+    device = cuda.device
+    cuda.close()
+    trt = build.import_tensorrt()
+    present = (build.VERSION, f"{trt.__name__} {trt.__version__}", device.driver, device.name)
+    here = [graph for place in places for graph in place.glob("*/*.onnx")]
+    graphs = {hashlib.sha256(graph.read_bytes()).hexdigest() for graph in here}
+    ranges = {""}
+    for graph in here:
+        with contextlib.suppress(LightTrackError):  # not calibrated
+            measured = load_ranges(graph)
+            ranges |= {measured.digest} if measured else set()
+    return [
+        entry
+        for entry in cache.entries()
+        if (entry.key.builder, entry.key.tensorrt, entry.key.cuda, entry.key.gpu) != present
+        or entry.key.graph not in graphs
+        or entry.key.ranges not in ranges
+    ]

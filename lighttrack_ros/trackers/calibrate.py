@@ -1,4 +1,4 @@
-"""`lighttrack calibrate`: what int8 needs to know of a model, measured on the crops that its tracker really cuts.
+"""What int8 needs to know of a model, measured on the crops that its tracker really cuts.
 
 The tracker runs in fp32 over sequences of the user's; what its engines are given is kept, and says for each graph
 which ranges serve best and which layers had better stay in floating point (`runtime.calibration`).
@@ -6,8 +6,7 @@ which ranges serve best and which layers had better stay in floating point (`run
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,30 +14,28 @@ from tqdm import tqdm
 
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
-from lighttrack_ros.media.sequences import Sequence, find_sequences
-from lighttrack_ros.media.video import check_writable
-from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
+from lighttrack_ros.media.sequences import Sequence
+from lighttrack_ros.models import Model
 from lighttrack_ros.runtime import Engine, load_engine
 from lighttrack_ros.runtime.calibration import Inputs, Measured, Recorded, measure
 from lighttrack_ros.runtime.engine import Tensor
-from lighttrack_ros.runtime.ranges import FILE, Calibration, save_calibration
+from lighttrack_ros.runtime.ranges import Calibration, save_calibration
 from lighttrack_ros.trackers import create_tracker
 
 _INPUTS = 100  # kept of each graph, about
 _RESTART = 15  # frames after which the tracker is put on the truth again: new templates, and nothing of lost targets
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help="name or folder (default: %(default)s)")
-    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder a sequence inside")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these sequences alone")
-    parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these sequences out")
+def calibrate(model: Model, sequences: list[Sequence], on_graph: Callable[[str, Measured], object]) -> Path:
+    """Measure the graphs that run every frame, and write what int8 needs into the model's folder; the file's path.
 
+    Args:
+        sequences: real videos of what the model is for.
+        on_graph: given each graph's file name, and what was found.
 
-def run(args: argparse.Namespace) -> int:
-    model = load_model(args.model)
-    check_writable(model.folder / FILE)
-    sequences = find_sequences(args.sequences, args.only, args.skip)
+    Raises:
+        LightTrackError: a sequence cannot be read, or the folder cannot be written.
+    """
     by_graph: dict[str, list[Recorded]] = {}
     # The others run once a target, or between frames: there int8 would gain nothing worth its errors.
     every_frame = {graph.name for graph in model.search_graphs}
@@ -51,10 +48,8 @@ def run(args: argparse.Namespace) -> int:
                 sorted(records, key=lambda record: -len(record.inputs)), lambda share: bar.update(100 * share)
             )
         graphs[name] = measured.ranges
-        _print(name, measured)
-    path = save_calibration(Calibration(tuple(sequence.name for sequence in sequences), graphs), model.folder)
-    print(path)
-    return 0
+        on_graph(name, measured)
+    return save_calibration(Calibration(tuple(sequence.name for sequence in sequences), graphs), model.folder)
 
 
 def record(model: Model, sequences: list[Sequence]) -> list[Recorded]:
@@ -109,14 +104,6 @@ def _thinned(inputs: list[Inputs]) -> list[Inputs]:
     if len(inputs) <= _INPUTS:
         return inputs
     return [inputs[index] for index in np.linspace(0, len(inputs) - 1, _INPUTS).astype(int)]
-
-
-def _print(name: str, measured: Measured) -> None:
-    kept = measured.ranges.kept
-    print(f"{name}: {measured.ranges.inputs} inputs, {measured.layers} layers, {len(kept)} kept in floating point")
-    print(f"  {'error of the outputs, % of their spread':43} TensorRT  ONNX Runtime")
-    for what, (tensorrt, onnxruntime) in measured.errors.items():
-        print(f"  {what:43} {100 * tensorrt:7.1f}  {100 * onnxruntime:12.1f}", flush=True)
 
 
 class _Recorder:

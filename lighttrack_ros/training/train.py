@@ -1,8 +1,7 @@
-"""`lighttrack train`: run a recipe; the result is a checkpoint that `lighttrack import` turns into a model folder."""
+"""A recipe run to its end; the result is a checkpoint that `lighttrack import` turns into a model folder."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -10,54 +9,47 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 
-from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.training import dytrack, lighttrack
 from lighttrack_ros.training.data import Clip, Library, generate_scenes, read_photos, read_videos
 from lighttrack_ros.training.distill import Supply
 from lighttrack_ros.training.pairs import CROPPINGS, PairSource
-from lighttrack_ros.training.recipe import Recipe, read_recipe
+from lighttrack_ros.training.recipe import Recipe
 from lighttrack_ros.training.trainer import Trainer
 from lighttrack_ros.training.validation import validate
 
 _STUDENTS = {"lighttrack": lighttrack, "dytrack": dytrack}  # each prepares a student of its kind
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `lighttrack train`."""
-    parser.add_argument("recipe", type=Path, help="a YAML file such as lighttrack_ros/training/recipes/nano.yaml")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the run; an unfinished run there goes on")
-    parser.add_argument("--devices", type=int, default=1, help="GPUs, or processes on a CPU, of each machine")
-    parser.add_argument("--machines", type=int, default=1)
-    parser.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each training process")
+def train(
+    recipe: Recipe, output: Path, devices: int = 1, machines: int = 1, accelerator: str = "auto", threads: int = 1
+) -> Path:
+    """Run a recipe to its end; an unfinished run in `output` goes on. The student's checkpoint.
 
+    Args:
+        devices: GPUs, or processes on a CPU, of each machine.
+        accelerator: Lightning Fabric's name: auto, cpu, cuda.
+        threads: CPU threads of each training process.
 
-def run(args: argparse.Namespace) -> int:
-    """Run the recipe to its end."""
-    recipe = read_recipe(args.recipe)
-    for name in ("devices", "machines", "threads"):
-        if getattr(args, name) < 1:
-            raise LightTrackError(f"--{name} is {getattr(args, name)}, expected at least 1")
-    torch.set_num_threads(args.threads)
-    many = args.devices * args.machines > 1
+    Raises:
+        LightTrackError: a path of the recipe is wrong, the student cannot inherit from the teacher, or `output` holds
+            a run of another recipe.
+    """
+    torch.set_num_threads(threads)
     fabric = Fabric(
-        accelerator=args.accelerator,
-        strategy="ddp" if many else "auto",
-        devices=args.devices,
-        num_nodes=args.machines,
+        accelerator=accelerator,
+        strategy="ddp" if devices * machines > 1 else "auto",
+        devices=devices,
+        num_nodes=machines,
         precision=cast(Any, recipe.precision),
     )
     fabric.launch()
-    trainer = build(fabric, recipe, args.output)
+    trainer = build(fabric, recipe, output)
     while trainer.step < recipe.steps:
         trainer.run(until=trainer.step - trainer.step % recipe.validate_every + recipe.validate_every)
         if recipe.data.held_out and fabric.is_global_zero:
-            _validate(recipe, args.output, trainer.step, args.threads)
+            _validate(recipe, output, trainer.step, threads)
         fabric.barrier()
-    of = f" --architecture {recipe.architecture}" if recipe.tracker == "lighttrack" else ""
-    student = args.output / "student.pt"
-    fabric.print(f"{student}: make it a model with\n  lighttrack import {student}{of} --name NAME")
-    return 0
+    return output / "student.pt"
 
 
 def build(fabric: Fabric, recipe: Recipe, folder: Path) -> Trainer:

@@ -61,5 +61,5 @@ def test_ctrl_c_ends_with_130(monkeypatch):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lighttrack_ros.evaluation.evaluate.run", interrupted)
+    monkeypatch.setattr("lighttrack_ros.commands.evaluate.run", interrupted)
     assert commands.main(["evaluate", "--sequences", "x"]) == 130

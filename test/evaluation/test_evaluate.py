@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lighttrack_ros import commands
+from lighttrack_ros.commands import evaluate
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation import evaluate
 from lighttrack_ros.evaluation.evaluate import Evaluation, evaluate_sequence
 from lighttrack_ros.media.sequences import load_sequence
 from lighttrack_ros.trackers.base import Estimate, Tracker

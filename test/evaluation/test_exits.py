@@ -21,8 +21,8 @@ from lighttrack_ros.models import load_model, save_model
 from lighttrack_ros.networks.dytrack import Architecture, DyTrack
 from lighttrack_ros.trackers import Estimate
 from lighttrack_ros.trackers.dytrack import DyTrackTracker
-from lighttrack_ros.training import bench_exits
-from lighttrack_ros.training.bench_exits import macs_of_exits
+from lighttrack_ros.training import exit_figures
+from lighttrack_ros.training.exit_figures import macs_of_exits
 
 TINY = Architecture(channels=64, exit_channels=16, exits=(1, 2, 3), template_size=32, search_size=64)
 FRAMES = 8
@@ -153,7 +153,7 @@ def test_tuned_thresholds_are_in_the_model(model, videos, capsys):
 )
 def test_a_model_that_cannot_be_written_is_told_before_the_work(model, videos, monkeypatch, capsys, module, command):
     """Permissions do not stop root, so the refusal is made up."""
-    module = importlib.import_module(f"lighttrack_ros.evaluation.{module}")
+    module = importlib.import_module(f"lighttrack_ros.commands.{module}")
 
     def refuse(path):
         raise LightTrackError(f"{path}: refused")
@@ -175,7 +175,7 @@ def test_sequences_without_truth_are_left_out_and_missed_where_there_are_no_othe
 
 
 def test_what_to_compare_with_is_looked_at_before_the_work(model, videos, monkeypatch, capsys):
-    monkeypatch.setattr(bench_exits, "_record", lambda *_: pytest.fail("recorded"))
+    monkeypatch.setattr(exit_figures, "_record", lambda *_: pytest.fail("recorded"))
     assert main(["bench", "exits", str(model.folder), "--sequences", str(videos), "--against", "lighttrack_nano"]) == 1
     assert "a model for the tracker 'lighttrack', not for 'dytrack'" in capsys.readouterr().err
 

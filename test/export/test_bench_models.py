@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lighttrack_ros.commands import main
-from lighttrack_ros.export import bench_models
+from lighttrack_ros.export import costs
 
 
 def test_the_work_of_each_way_to_run_a_network(tmp_path, capsys):
@@ -35,6 +35,6 @@ def test_the_work_of_each_way_to_run_a_network(tmp_path, capsys):
     ],
 )
 def test_wrong_arguments_are_told_before_anything_runs(tmp_path, monkeypatch, capsys, arguments, message):
-    monkeypatch.setattr(bench_models, "measure", lambda *_: pytest.fail("ran"))
+    monkeypatch.setattr(costs, "measure", lambda *_: pytest.fail("ran"))
     assert main(["bench", "models", *(argument.format(tmp=tmp_path) for argument in arguments)]) == 1
     assert message in capsys.readouterr().err

@@ -18,11 +18,11 @@ pytest.importorskip("rosbags.rosbag2", reason="needs the extra [bags]")
 from node_harness import ROOT, free_domain
 
 from lighttrack_ros import commands
+from lighttrack_ros.commands import bench_latency
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.latency import PARTS, Run
 from lighttrack_ros.media.scene import Scene
 from lighttrack_ros.media.scene_files import save_scene_as_bag
-from lighttrack_ros.rig import bench_latency
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ def test_ctrl_c_leaves_no_process_behind(model, tmp_path):
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_started(model, tmp_path, capsys, monkeypatch, arguments, message):
-    monkeypatch.setattr(demo, "_run_processes", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr("lighttrack_ros.commands.demo.run_processes", lambda *_: pytest.fail("started"))
     clip = tmp_path / "clips" / "clip"
     clip.mkdir(parents=True)
     cv2.imwrite(str(clip / "1.png"), np.zeros((48, 64, 3), np.uint8))

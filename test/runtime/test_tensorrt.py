@@ -592,7 +592,7 @@ def test_compile_list_and_prune(capsys, monkeypatch):
         assert main(["compile", "--prune"]) == 0
         assert capsys.readouterr().out.count("for Old") == 3
         assert len(PlanCache().entries()) == 3
-        monkeypatch.setattr("lighttrack_ros.trackers.compile.model_places", lambda: [])
+        monkeypatch.setattr("lighttrack_ros.commands.compile.model_places", lambda: [])
         assert main(["compile", "--prune"]) == 0
         assert PlanCache().entries() == []
 
@@ -651,12 +651,12 @@ def test_selftest_compares_times_and_reports(capsys, tmp_path, sequence):
 @pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
 def test_selftest_leaves_nothing_where_a_copy_fails(binding, integrated):
     with installed(Gpu(integrated=integrated), binding):
-        assert all(spread["p50"] > 0 for spread in selftest._preprocessing(2).values())
+        assert all(spread["p50"] > 0 for spread in selftest.time_preprocessing(2).values())
     for works in range(3):
         gpu = Gpu()
         gpu.failing["cuMemcpyHtoDAsync"] = works
         with installed(gpu, binding), pytest.raises(LightTrackError, match="cuMemcpyHtoDAsync failed"):
-            selftest._preprocessing(2)
+            selftest.time_preprocessing(2)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,10 @@
-"""`lighttrack bench exits`: what a trained DyTrack's exits save, what they lose, and when they are taken.
+"""What a trained DyTrack's exits save, what they lose, and when they are taken.
 
 Times are means over the frames of one run in which all ways take turns on every frame; see `evaluation.exits`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +15,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.evaluate import describe_machine
 from lighttrack_ros.evaluation.exits import Record, Track, fixed_exits, modes_of, record
 from lighttrack_ros.evaluation.tune_exits import first_stops
-from lighttrack_ros.media.sequences import find_sequences
-from lighttrack_ros.media.video import check_writable
-from lighttrack_ros.models import DyTrackHyperParameters, Model, load_model
+from lighttrack_ros.models import DyTrackHyperParameters, Model
 from lighttrack_ros.networks.dytrack import Architecture, DyTrack, Passed
 from lighttrack_ros.trackers.dytrack import DyTrackTracker
 
@@ -32,18 +27,19 @@ _ENOUGH = 0.05  # of overlap that going on must gain, for the oracle that knows
 _GOOD = 0.7  # overlap that a decision is to tell from less
 
 
-def run(args: argparse.Namespace) -> int:
-    if args.json is not None:
-        check_writable(args.json)
-    model = load_model(args.model)
-    other = load_model(args.against) if args.against else None
-    others_exits = fixed_exits(other) if other is not None else {}
-    sequences = [each for each in find_sequences(args.sequences, args.only, args.skip) if each.truth is not None]
-    if not sequences:
-        raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
+def exit_figures(model: Model, other: Model | None, sequences: Sequence[Any], threads: int) -> Figures:
+    """What each exit and mode of a DyTrack saves and loses on labelled sequences.
+
+    Args:
+        other: a model of the same exits to compare with, exit by exit.
+        sequences: `media.sequences.Sequence`s with ground truth.
+        threads: CPU threads; 0: the backend chooses.
+
+    Raises:
+        LightTrackError: a model that is no DyTrack, or frames and truth do not fit.
+    """
     fixed, modes = fixed_exits(model), modes_of(model)
-    print(f"{model.name}: {model.architecture}, {args.threads or 'all'} threads, {describe_machine()}")
-    records = _record(model, fixed | modes, sequences, args.threads)
+    records = _record(model, fixed | modes, sequences, threads)
     figures: Figures = {
         "machine": describe_machine(),
         "model": model.name,
@@ -55,13 +51,9 @@ def run(args: argparse.Namespace) -> int:
         "sequences": by_sequence(records, list(fixed), list(modes)),
     }
     if other is not None:
-        others = _record(other, others_exits, sequences, args.threads)
+        others = _record(other, fixed_exits(other), sequences, threads)
         figures["against"] = {"model": other.name, "exits": against(records, others, list(fixed))}
-    _print(figures)
-    if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
-        print(f"figures: {args.json}")
-    return 0
+    return figures
 
 
 def exits(records: Sequence[Record], fixed: Sequence[str], macs: Sequence[float]) -> list[Figures]:
@@ -308,52 +300,3 @@ def _auroc(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
     if count in (0, len(score)):
         return 0.5
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(score) - count)))
-
-
-def _print(figures: Figures) -> None:
-    print("\nexit   MACs M  share   network ms  share   step ms     AUC  overlap*")
-    for row in figures["exits"]:
-        print(
-            f"{row['exit']:4} {row['macs_m']:8.0f}  {row['macs_share']:.3f}   {row['network_ms']:10.2f}"
-            f"  {row['time_share']:.3f}   {row['step_ms']:7.2f}   {row['auc']:.3f}     {row['overlap']:.3f}"
-        )
-    print("\nmode       stops at exit          expected ms  measured  ratio   share     AUC  fixed depth, equal time")
-    for row in figures["modes"]:
-        print(
-            f"{row['mode']:9}  {_shares(row['shares']):21}  {row['expected_ms']:11.2f}  {row['network_ms']:8.2f}"
-            f"  {row['measured_to_expected']:.3f}   {row['time_share']:.3f}   {row['auc']:.3f}"
-            f"  {row['fixed_depth_auc']:.3f}"
-        )
-    print("\nstopping*  stops at exit          overlap  by chance, equal shares")
-    for row in figures["stopping"]:
-        print(f"{row['way']:9}  {_shares(row['shares']):21}    {row['overlap']:.3f}  {row['chance_overlap']:.3f}")
-    print("\nexit*  correlation of quality and overlap  AUROC of overlap 0.7  calibration error")
-    for row in figures["decisions"]:
-        print(f"{row['exit']:4}   {row['correlation']:34.3f}  {row['auroc']:20.3f}  {row['calibration_error']:17.3f}")
-    modes = list(figures["difficulty"][0]["shares"])
-    print("\nframes             overlap* by exit       " + "".join(f"{mode + ' stops at exit':24}" for mode in modes))
-    for row in figures["difficulty"]:
-        shares = "".join(f"{_shares(row['shares'][mode]):24}" for mode in modes)
-        print(f"{row['measure']:6}  {row['third']:9}  {_shares(row['overlap']):21}  {shares}")
-    ways = list(figures["sequences"][0]["auc"])
-    print("\nAUC             " + "".join(f"{way:>10}" for way in ways) + "   mean exit: " + ", ".join(modes))
-    for row in figures["sequences"]:
-        aucs = "".join(f"{row['auc'][way]:10.3f}" for way in ways)
-        print(f"{row['sequence']:16}{aucs}   " + "  ".join(f"{row['mean_exit'][mode]:.2f}" for mode in modes))
-    if "against" in figures:
-        print(f"\nagainst {figures['against']['model']}")
-        print("exit     AUC  its AUC  better in   overlap**   its   difference       better in")
-        for row in figures["against"]["exits"]:
-            print(
-                f"{row['exit']:4}   {row['auc']:.3f}    {row['other_auc']:.3f}"
-                f"   {row['sequences_better']:2} of {row['sequences']}"
-                f"       {row['overlap']:.3f}  {row['other_overlap']:.3f}"
-                f"  {row['overlap_difference']:+.3f} +- {row['standard_error']:.3f}"
-                f"   {row['sequences_overlap_better']:2} of {row['sequences']}"
-            )
-    print("\n* on the frames of the probe: the way of the last exit, begun again from the truth where it is lost")
-    print("** mean of the sequences' means, every frame looked at from the truth of the frame before")
-
-
-def _shares(values: Sequence[float]) -> str:
-    return "  ".join(f"{value:.3f}" for value in values)

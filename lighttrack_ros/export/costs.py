@@ -1,4 +1,4 @@
-"""`lighttrack bench models`: what each network costs a frame, on this machine, in one run.
+"""What each network costs a frame, on this machine, in one run.
 
 Weights are random, as the time does not depend on them. All variants are run in turn, round after round,
 so that whatever else the machine does falls on all of them; ratios are medians over rounds.
@@ -6,12 +6,10 @@ so that whatever else the machine does falls on all of them; ratios are medians 
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,13 +20,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation.evaluate import describe_machine
 from lighttrack_ros.export.dytrack import export_dytrack
 from lighttrack_ros.export.graphs import OnBytes, export_graph, with_folded_normalisation
 from lighttrack_ros.export.lighttrack import export_lighttrack
 from lighttrack_ros.export.mixformerv2 import export_mixformerv2
-from lighttrack_ros.media.video import check_writable
 from lighttrack_ros.networks import dytrack, lighttrack, mixformerv2
 from lighttrack_ros.runtime import Engine, load_engine
 
@@ -67,35 +62,12 @@ class _Load(Protocol):
     def __call__(self, graph: Path, dimensions: Mapping[str, int] = ..., /) -> Engine: ...
 
 
-def run(args: argparse.Namespace) -> int:
-    unknown = set(args.models) - set(_MODELS)
-    if unknown:
-        raise LightTrackError(f"--models {' '.join(sorted(unknown))}: expected some of {', '.join(_MODELS)}")
-    if args.rounds < 1:
-        raise LightTrackError(f"--rounds is {args.rounds}, expected at least 1")
-    if args.json is not None:
-        check_writable(args.json)
-    print(f"{args.backend}, {args.threads or 'all'} threads, {describe_machine()}, {args.rounds} rounds in turn")
-    costs = measure(args.models or list(_MODELS), args.rounds, args.threads, args.backend)
-    print(f"{'':18} {'':33} params M   MACs M   median ms   p95 ms  ratio")
-    for cost in costs:
-        print(
-            f"{cost.model:18} {cost.what:33} {cost.parameters:8.2f} {cost.macs:8.0f} {cost.median_ms:11.2f}"
-            f" {cost.p95_ms:8.2f}  {cost.ratio:5.3f}"
-        )
-    if args.json is not None:
-        rows = [asdict(cost) for cost in costs]
-        args.json.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=2) + "\n")
-        print(f"figures: {args.json}")
-    return 0
-
-
 def measure(models: list[str], rounds: int, threads: int, backend: str = "onnxruntime") -> list[Cost]:
     """The costs of all ways to run some models; see `Cost`."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(prefix="lighttrack-bench-") as scratch:
         load = partial(_engine, threads, backend)
-        variants = [variant for name in models for variant in _MODELS[name](name, Path(scratch), load)]
+        variants = [variant for name in models for variant in MODELS[name](name, Path(scratch), load)]
         times = np.zeros((rounds, len(variants)))
         for number in tqdm(range(-WARM_UP, rounds), unit="round", leave=False, disable=None):
             for column, variant in enumerate(variants):
@@ -196,7 +168,7 @@ def _dytrack(architecture: dytrack.Architecture) -> Callable[[str, Path, _Load],
     return variants
 
 
-_MODELS: dict[str, Callable[[str, Path, _Load], Iterator[_Variant]]] = {
+MODELS: dict[str, Callable[[str, Path, _Load], Iterator[_Variant]]] = {
     "lighttrack_mobile": _lighttrack,
     "mixformerv2_small": _mixformerv2(mixformerv2.SMALL),
     "mixformerv2_base": _mixformerv2(mixformerv2.BASE),

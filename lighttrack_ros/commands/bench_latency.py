@@ -1,0 +1,177 @@
+"""`lighttrack bench latency`: camera, tracker and observer in three processes, and what passes between them timed."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import math
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from lighttrack_ros.commands.arguments import parse_box
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation.evaluate import describe_machine
+from lighttrack_ros.evaluation.latency import PARTS
+from lighttrack_ros.media.video import check_writable, parse_size
+from lighttrack_ros.models import DEFAULT_MODEL, load_model
+from lighttrack_ros.pictures import latency_plot
+from lighttrack_ros.rig.latency_bench import measure_overload, measure_steady, measure_step
+from lighttrack_ros.rig.latency_clips import clip_of_bag, clip_of_scene, clip_of_sequence
+from lighttrack_ros.rig.latency_rig import ECHO, NODE, Clip, Rig
+
+_BUSY = 20.0  # percent of a core that others may take before the figures are of them
+_FACTORS = (2.0, 5.0, 20.0)
+_tell = functools.partial(print, flush=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--bag", type=Path, metavar="BAG", help="a rosbag2 (default: the generated scene)")
+    source.add_argument("--sequence", type=Path, metavar="DIR", help="frames or a video with the target's box beside")
+    parser.add_argument("--topic", help="of the bag's images (default: the only ones)")
+    parser.add_argument("--box", metavar="X,Y,W,H", help="the target in the first frame, pixels")
+    parser.add_argument("--size", default="640x480", help="of the generated scene (default: %(default)s)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
+    parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument(
+        "--rate", default="30", help="frames a second; max looks for the highest that is kept up with (default: 30)"
+    )
+    pace.add_argument(
+        "--overload",
+        nargs="*",
+        type=float,
+        metavar="FACTOR",
+        help="instead: cameras that many times faster than the tracker (default: 2 5 20)",
+    )
+    parser.add_argument("--runs", type=int, default=5, help="the best and the worst are dropped (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each run (default: %(default)g)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw latency over time, its distribution, its parts")
+
+
+def run(args: argparse.Namespace) -> int:
+    # Whatever can be wrong with the arguments is found before anything is started.
+    rate = _rate(args.rate)
+    factors = None if args.overload is None else tuple(args.overload) or _FACTORS
+    if factors is not None and not all(0 < factor <= 1000 for factor in factors):
+        raise LightTrackError(f"--overload is {args.overload}, expected factors over 0")
+    if args.runs < 1:
+        raise LightTrackError(f"--runs is {args.runs}, expected at least 1")
+    if not 0.5 <= args.seconds <= 86400:
+        raise LightTrackError(f"--seconds is {args.seconds}, expected 0.5 to 86400")
+    if args.json is not None:
+        check_writable(args.json)
+    if args.plot is not None:
+        check_writable(args.plot, (".png",))
+    model = load_model(args.model)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lighttrack_latency_")))
+        clip = _clip(args, folder)
+        rig = stack.enter_context(Rig(clip, model, args.backend, folder))
+        title = f"{model.name}, {clip.title}"
+        print(f"{title}; {describe_machine()}", flush=True)
+        if factors is not None:
+            step = measure_step(rig)
+            _tell(f"the tracker can do {1 / step:.1f} frames a second, {1e3 * step:.2f} ms each")
+            _print_overload_head()
+            overload = measure_overload(rig, step, factors, args.seconds, _print_overload)
+            figures = overload.figures
+            if args.plot is not None:
+                subtitle = f"cameras faster than the tracker, {args.seconds:g} s each; {describe_machine()}"
+                latency_plot.draw_overload(args.plot, title, subtitle, factors, overload.can, overload.runs)
+        else:
+            steady = measure_steady(rig, rate, args.runs, args.seconds, _tell)
+            figures = steady.figures
+            _print_steady(figures)
+            if args.plot is not None:
+                subtitle = f"{args.runs} runs of {args.seconds:g} s at {figures['rate_hz']:g} Hz; {describe_machine()}"
+                latency_plot.draw_steady(args.plot, title, subtitle, figures, steady.node, steady.echo)
+    if args.json is not None:
+        head = {"model": model.name, "clip": clip.title, "machine": describe_machine()}
+        args.json.write_text(json.dumps({**head, **figures}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        print(f"figures: {args.json}")
+    if args.plot is not None:
+        print(f"plot: {args.plot}")
+    return 0
+
+
+def _clip(args: argparse.Namespace, folder: Path) -> Clip:
+    """What the arguments say is to be shown; a painted scene goes into `folder`."""
+    if args.topic is not None and args.bag is None:
+        raise LightTrackError("--topic goes with --bag")
+    box = None if args.box is None else parse_box(args.box)
+    if args.bag is not None:
+        return clip_of_bag(args.bag, args.topic, box)
+    if args.sequence is not None:
+        return clip_of_sequence(args.sequence, box)
+    if box is not None:
+        raise LightTrackError("--box goes with --bag or --sequence: the generated scene knows its target")
+    return clip_of_scene(*parse_size(args.size), folder / "scene")
+
+
+def _rate(text: str) -> float:
+    if text == "max":
+        return math.inf
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 1 <= rate <= 10_000:
+        raise LightTrackError(f"--rate is {text!r}, expected frames a second (1 to 10000) or max")
+    return rate
+
+
+def _print_steady(figures: dict[str, Any]) -> None:
+    node, echo, added = figures[NODE], figures[ECHO], figures["added_ms"]
+    columns = ("mean", "min", "p50", "p95", "p99", "max", "std")
+    print(f"\n{'ms':34}" + "".join(f"{name:>8}" for name in columns))
+    rows = [("end-to-end latency, node", node["latency_ms"]), ("end-to-end latency, echo", echo["latency_ms"])]
+    rows += [(f"  {name}", node["parts_ms"][name]) for name in PARTS]
+    for name, row in rows:
+        print(f"{name:34}" + "".join(f"{row[column]:8.2f}" for column in columns))
+    print(
+        f"the node adds to the transport    {added['all']:8.2f} (network {added['network']:.2f}, "
+        f"all else {added['rest']:.2f})"
+    )
+    for who, of in ((NODE, node), (ECHO, echo)):
+        jitter, frames, rate = of["jitter_ms"], of["frames"], of["rate_hz"]
+        print(
+            f"{who}: jitter mean {jitter['mean']:.2f}, max {jitter['max']:.2f} ms; {frames['sent']:.0f} frames sent, "
+            f"{frames['missed']:.1f} missed ({frames['skipped']:.1f} of them skipped for a newer one); "
+            f"camera {rate['camera']:.1f}, boxes {rate['boxes']:.1f} Hz"
+        )
+        cpu = ", ".join(f"{name} {share:.1f}" for name, share in of["cpu_percent"].items())
+        memory = ", ".join(f"{name} {size:.0f}" for name, size in of["memory_mb"].items())
+        print(f"{who}: % of a core: {cpu}; resident MB: {memory}")
+    others = max(node["cpu_percent"]["others"], echo["cpu_percent"]["others"])
+    if others > _BUSY:
+        print(f"the machine is busy: others took {others:.0f} % of a core; of these figures only ratios mean something")
+    if "peak_throughput_hz" in figures:
+        print(f"peak throughput: {figures['peak_throughput_hz']:.1f} Hz (highest rate with under 5 % missed)")
+
+
+def _print_overload_head() -> None:
+    print(
+        f"\n{'factor':>7}{'asked':>8}{'sent':>8}{'boxes':>8}{'skipped':>9}{'lost':>8} |"
+        f"{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}{'step':>8} ms | box ready:{'p50':>6}{'p99':>8}{'max':>8} ms |"
+        f"{'p50: first fifth':>17}{'last':>7} ms |{'MB: at first':>16}{'last':>7}"
+    )
+
+
+def _print_overload(row: dict[str, Any]) -> None:
+    frames, rate, times, parts = row["frames"], row["rate_hz"], row["latency_ms"], row["parts_ms"]
+    step = sum(parts[name]["p50"] for name in ("crop", "network", "decode"))
+    ready, fifths = row["ready_ms"], row["over_time"]
+    lost = frames["missed"] - frames["skipped"]
+    print(
+        f"{row['factor']:7g}{row['asked_hz']:8.0f}{rate['camera']:8.0f}{rate['boxes']:8.1f}{frames['skipped']:9d}"
+        f"{lost:8d} |{times['p50']:8.2f}{times['p95']:8.2f}{times['p99']:8.2f}{times['max']:8.2f}{step:8.2f}    |"
+        f"{ready['p50']:17.2f}{ready['p99']:8.2f}{ready['max']:8.2f}    |"
+        f"{fifths['latency_p50_ms'][0]:17.2f}{fifths['latency_p50_ms'][-1]:7.2f}    |"
+        f"{fifths['node_memory_mb'][0]:16.1f}{fifths['node_memory_mb'][-1]:7.1f}",
+        flush=True,
+    )

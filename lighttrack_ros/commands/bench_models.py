@@ -1,0 +1,45 @@
+"""`lighttrack bench models`: parameters, MACs and time per frame of every network."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation.evaluate import describe_machine
+from lighttrack_ros.media.video import check_writable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", nargs="+", default=[], metavar="NAME", help="these networks alone")
+    parser.add_argument("--rounds", type=int, default=20, help="runs of each (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads a run; 0: all")
+    parser.add_argument("--backend", default="onnxruntime", help="what runs them (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    from lighttrack_ros.export import costs
+
+    unknown = set(args.models) - set(costs.MODELS)
+    if unknown:
+        raise LightTrackError(f"--models {' '.join(sorted(unknown))}: expected some of {', '.join(costs.MODELS)}")
+    if args.rounds < 1:
+        raise LightTrackError(f"--rounds is {args.rounds}, expected at least 1")
+    if args.json is not None:
+        check_writable(args.json)
+    print(f"{args.backend}, {args.threads or 'all'} threads, {describe_machine()}, {args.rounds} rounds in turn")
+    measured = costs.measure(args.models or list(costs.MODELS), args.rounds, args.threads, args.backend)
+    print(f"{'':18} {'':33} params M   MACs M   median ms   p95 ms  ratio")
+    for cost in measured:
+        print(
+            f"{cost.model:18} {cost.what:33} {cost.parameters:8.2f} {cost.macs:8.0f} {cost.median_ms:11.2f}"
+            f" {cost.p95_ms:8.2f}  {cost.ratio:5.3f}"
+        )
+    if args.json is not None:
+        rows = [asdict(cost) for cost in measured]
+        args.json.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=2) + "\n")
+        print(f"figures: {args.json}")
+    return 0

@@ -1,0 +1,95 @@
+"""`lighttrack evaluate`: one-pass evaluation on sequences with ground truth."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation import metrics, sessions
+from lighttrack_ros.evaluation.evaluate import Evaluation, describe_machine, evaluate_sequence
+from lighttrack_ros.media import sequences
+from lighttrack_ros.media.video import check_writable
+from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
+from lighttrack_ros.session import Session
+from lighttrack_ros.trackers import create_tracker
+from lighttrack_ros.trackers.base import Tracker
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
+    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder a sequence inside")
+    parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads a step; 0: the backend chooses")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="evaluate these sequences alone")
+    parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these sequences out")
+    parser.add_argument(
+        "--session", action="store_true", help="measure sessions too: their boxes, confidence, lost and found"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    found = sequences.find_sequences(args.sequences, args.only, args.skip)
+    with_truth = [sequence for sequence in found if sequence.truth is not None]
+    without = [sequence.name for sequence in found if sequence.truth is None]
+    if not with_truth:
+        raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
+    if args.json is not None:
+        check_writable(args.json)
+    model = load_model(args.model)
+    tracker = create_tracker(model, args.backend, args.threads)
+    try:
+        print(f"{model.name} on {tracker.backend}, {describe_machine()}")
+        if without:
+            print(f"left out, for want of ground truth: {', '.join(without)}")
+        if args.session:
+            figures = _evaluate_sessions(model, tracker, args, with_truth)
+        else:
+            figures = _evaluate_with_progress(tracker, with_truth).as_json()
+    finally:
+        tracker.close()
+    if args.json is not None:
+        args.json.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        print(f"figures: {args.json}")
+    return 0
+
+
+def _evaluate_sessions(
+    model: Model, plain: Tracker, args: argparse.Namespace, with_truth: list[sequences.Sequence]
+) -> dict[str, Any]:
+    tracker = create_tracker(model, args.backend, args.threads)
+    try:
+        return sessions.as_json(sessions.run_all(plain, tracker, Session(tracker, model.session), with_truth))
+    finally:
+        tracker.close()
+
+
+def _evaluate_with_progress(tracker: Tracker, with_truth: list[sequences.Sequence]) -> Evaluation:
+    width = max(4, *(len(sequence.name) for sequence in with_truth))
+    print(f"{'':{width}}  frames    AUC    IoU   SR.5   P@20   step ms p50    p95    p99")
+    results = []
+    frames = sum(sequence.frames.count or 0 for sequence in with_truth)
+    # Without a terminal only the rows are printed.
+    with tqdm(total=frames, unit="frame", leave=False, disable=None) as bar:
+        for sequence in with_truth:
+            bar.set_description(sequence.name)
+            result = evaluate_sequence(tracker, sequence, bar.update)
+            results.append(result)
+            with tqdm.external_write_mode():
+                print(_row(sequence.name, width, result.accuracy, result.step_times), flush=True)
+    evaluation = Evaluation(results)
+    if len(results) > 1:
+        print(_row("mean", width, evaluation.mean, evaluation.step_times))
+    return evaluation
+
+
+def _row(name: str, width: int, score: metrics.Accuracy, times: metrics.StepTimes) -> str:
+    return (
+        f"{name:{width}}  {score.frames:6d}  {score.auc:.3f}  {score.iou:.3f}  {score.sr50:.3f}  "
+        f"{score.precision20:.3f}        {times.p50:6.2f} {times.p95:6.2f} {times.p99:6.2f}"
+    )
