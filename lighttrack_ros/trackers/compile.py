@@ -31,14 +31,23 @@ def compile_model(
     try:
         if on_compiled is not None:
             on_compiled(tracker)
-        reference = create_tracker(model, "onnxruntime")
-        try:
-            parity = compare(tracker, reference, clips)
-        finally:
-            reference.close()
+        parity = compare_with_onnxruntime(model, tracker, clips)
     finally:
         tracker.close()
     if parity.problem():
         for key in watched.plans:
             PlanCache().remove(PlanCache().path(key))
     return parity
+
+
+def compare_with_onnxruntime(model: Model, tracker: Tracker, clips: Iterable[Clip]) -> Parity:
+    """How far a tracker is from the same model's on ONNX Runtime in fp32.
+
+    Raises:
+        LightTrackError: ONNX Runtime cannot load the model, or a network fails.
+    """
+    reference = create_tracker(model, "onnxruntime")
+    try:
+        return compare(tracker, reference, clips)
+    finally:
+        reference.close()
