@@ -1,1 +1,1 @@
-"""Sequences, metrics, generated scenes, the demo: everything that measures."""
+"""Metrics and protocols: one-pass accuracy, sessions with absence, exits, latency statistics; the baselines."""
