@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
+from lighttrack_ros import config
 from lighttrack_ros.errors import LightTrackError
 
 FILE = "ranges.yaml"
@@ -52,9 +51,8 @@ class Calibration:
 
 def save_calibration(calibration: Calibration, folder: Path) -> Path:
     """Write it into a model folder, one line a tensor; returns the file."""
-    data = json.loads(json.dumps({"version": _VERSION, **asdict(calibration)}))  # lists for tuples
     path = folder / FILE
-    path.write_text(yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120), encoding="utf-8")
+    config.save(path, asdict(calibration), _VERSION, inline=True)
     return path
 
 
@@ -69,22 +67,13 @@ def load_ranges(graph: Path) -> Ranges | None:
     command = f"lighttrack calibrate {graph.parent} --sequences DIR"
     if not path.is_file():
         raise LightTrackError(f"{graph.parent}: no {FILE}, which int8 needs (make it with: {command})")
+    data = config.load(path, _VERSION, f"make it anew with: {command}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        version = data["version"]
-        entry = data["graphs"].get(graph.name)
-        if entry is None:
-            return None
-        ranges = Ranges(
-            sha256=str(entry["sha256"]),
-            inputs=int(entry["inputs"]),
-            kept=tuple(map(str, entry["kept"])),
-            ranges={str(name): (float(low), float(high)) for name, (low, high) in entry["ranges"].items()},
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise LightTrackError(f"{path}: cannot be read ({error!r}; make it anew with: {command})") from error
-    if version != _VERSION:
-        raise LightTrackError(f"{path}: version is {version!r}, expected {_VERSION} (make it anew with: {command})")
+        ranges = config.check(Calibration, data, "its content").graphs.get(graph.name)
+    except LightTrackError as error:
+        raise LightTrackError(f"{path}: cannot be read ({error}; make it anew with: {command})") from error
+    if ranges is None:
+        return None
     if ranges.sha256 != file_hash(graph):
         raise LightTrackError(f"{path}: was measured on another {graph.name} (measure again with: {command})")
     return ranges

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import yaml
-
+from lighttrack_ros import config
+from lighttrack_ros.config import at_least, one_of
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.training.pairs import CROPPINGS, PairSettings
 
-_PRECISIONS = ("32-true", "bf16-mixed")
+Count = Annotated[int, at_least(1)]
 
 
 @dataclass(frozen=True)
@@ -61,28 +60,29 @@ class Recipe:
     """Everything that decides a run."""
 
     architecture: str  # of a LightTrack its path string, of a DyTrack e.g. sizes_128_256_channels_384_192_exits_3_6
-    steps: int
-    tracker: str = "lighttrack"  # or "dytrack"
+    steps: Count
+    tracker: Annotated[str, one_of(*CROPPINGS)] = "lighttrack"  # or "dytrack"
     data: DataSettings = DataSettings()
     pairs: PairSettings = field(default_factory=PairSettings)
     teacher: TeacherSettings = TeacherSettings()
     losses: LossWeights = LossWeights()  # of a LightTrack
     dytrack: DyTrackSettings = DyTrackSettings()
-    pairs_count: int = 24_000  # different pairs; they come round again after that
-    batch_size: int = 16  # over all devices
+    pairs_count: Count = 24_000  # different pairs; they come round again after that
+    batch_size: Count = 16  # over all devices
     lr: float = 5e-4
     head_lr: float = 2e-3
     weight_decay: float = 1e-4
-    warmup: int = 100  # steps
+    warmup: Count = 100  # steps
     clip: float = 5.0  # gradient norm
-    precision: str = "32-true"  # Lightning Fabric's name; "bf16-mixed" pays for a transformer where the CPU has it
+    # Lightning Fabric's names; "bf16-mixed" pays for a transformer where the CPU has it
+    precision: Annotated[str, one_of("32-true", "bf16-mixed")] = "32-true"
     frozen: tuple[str, ...] = ()  # beginnings of the names of weights that stay as they are
     ema: float = 0.998
     seed: int = 1
     workers: int = 1  # processes that make pairs; 0 makes them on the training device
-    log_every: int = 50  # steps
-    save_every: int = 500  # steps
-    validate_every: int = 1000  # steps between looks at the held-out videos
+    log_every: Count = 50  # steps
+    save_every: Count = 500  # steps
+    validate_every: Count = 1000  # steps between looks at the held-out videos
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -91,47 +91,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         LightTrackError: no such file, or an entry that is unknown, missing or of the wrong type.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise LightTrackError(f"{path}: cannot be read ({error})") from error
-    recipe: Recipe = _read(Recipe, content, str(path))
-    if recipe.tracker not in CROPPINGS:
-        raise LightTrackError(f"{path}: tracker is {recipe.tracker!r}, expected one of {', '.join(CROPPINGS)}")
-    if recipe.precision not in _PRECISIONS:
-        raise LightTrackError(f"{path}: precision is {recipe.precision!r}, expected one of {', '.join(_PRECISIONS)}")
-    for name in ("steps", "batch_size", "pairs_count", "log_every", "save_every", "validate_every", "warmup"):
-        if getattr(recipe, name) < 1:
-            raise LightTrackError(f"{path}: {name} is {getattr(recipe, name)}, expected at least 1")
+    recipe = config.check(Recipe, config.load(path), path)
     if recipe.pairs_count < recipe.batch_size:
         raise LightTrackError(f"{path}: pairs_count {recipe.pairs_count} is under batch_size {recipe.batch_size}")
     return recipe
-
-
-def _read(kind: type, content: Any, where: str) -> Any:
-    if not isinstance(content, dict):
-        raise LightTrackError(f"{where}: expected `key: value` lines, found {type(content).__name__}")
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    for key in content:
-        if key not in fields:
-            raise LightTrackError(f"{where}: {key!r} is unknown, expected one of {', '.join(fields)}")
-    values = {}
-    for name, f in fields.items():
-        if name not in content:
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-                raise LightTrackError(f"{where}: {name} is missing")
-            continue
-        value = content[name]
-        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
-        if dataclasses.is_dataclass(default):
-            values[name] = _read(type(default), value, f"{where}: {name}")
-        elif isinstance(default, tuple):
-            values[name] = tuple(value) if isinstance(value, list) else value
-        elif isinstance(default, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
-            values[name] = float(value)
-        else:
-            values[name] = value
-        expected = {"str": str, "int": int, "float": float, "bool": bool, "tuple[str, ...]": tuple}.get(str(f.type))
-        if expected and type(values[name]) is not expected:
-            raise LightTrackError(f"{where}: {name} is {value!r}, expected {f.type}")
-    return kind(**values)

@@ -238,9 +238,9 @@ def test_a_run_of_another_recipe_is_not_taken_up(tmp_path: Path, scene_clips: li
     ("content", "message"),
     [
         ("steps: 3", "architecture is missing"),
-        ("architecture: x\nsteps: many", "steps is 'many'"),
-        ("architecture: x\nsteps: 3\nspeed: 4", "'speed' is unknown"),
-        ("architecture: x\nsteps: 3\npairs: {blurr: 1}", "pairs: 'blurr' is unknown"),
+        ("architecture: x\nsteps: many", "steps: is 'many', expected a whole number"),
+        ("architecture: x\nsteps: 3\nspeed: 4", "unknown key 'speed' .did you mean 'seed'"),
+        ("architecture: x\nsteps: 3\npairs: {blurr: 1}", "pairs: unknown key 'blurr' .did you mean 'blur'"),
         ("architecture: x\nsteps: 0", "steps is 0"),
         ("architecture: x\nsteps: 3\nbatch_size: 9\npairs_count: 4", "pairs_count 4 is under"),
         ("architecture: x\nsteps: 3\ntracker: siamfc", "tracker is 'siamfc'"),
