@@ -20,7 +20,7 @@ from lighttrack_ros.evaluation.plain_lighttrack import plain_lighttrack
 from lighttrack_ros.media import sequences
 from lighttrack_ros.media.video import check_writable, parse_size
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
-from lighttrack_ros.pictures.compare_plot import Point, draw_comparison
+from lighttrack_ros.pictures.plot_file import check_plot
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.base import Tracker
 
@@ -64,9 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.threads < 1:
         raise LightTrackError(f"--threads is {args.threads}, expected 1 or more")
-    for path in (args.json, args.plot):
-        if path is not None:
-            check_writable(path)
+    if args.json is not None:
+        check_writable(args.json)
+    if args.plot is not None:
+        check_plot(args.plot)
     found = sequences.find_sequences(args.sequences, args.only, args.skip)
     with_truth = [sequence for sequence in found if sequence.truth is not None]
     if not with_truth:
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"figures: {args.json}")
     if args.plot is not None:
         subtitle = f"{len(with_truth)} sequences, {frames} frames; {describe_machine()}, {args.threads} thread(s)"
-        cv2.imwrite(str(args.plot), draw_comparison([_point(standing) for standing in standings], subtitle))
+        _plot(args.plot, subtitle, standings)
         print(f"plot: {args.plot}")
     return 0
 
@@ -166,6 +167,15 @@ def _figures(standing: Standing) -> dict[str, Any]:
     return {"name": entrant.name, "ours": entrant.ours, "backend": entrant.backend, **document}
 
 
-def _point(standing: Standing) -> Point:
-    times = standing.evaluation.step_times
-    return Point(standing.entrant.name, standing.entrant.ours, times.p50, times.p95, standing.evaluation.mean.auc)
+def _plot(path: Path, subtitle: str, standings: Sequence[Standing]) -> None:
+    from lighttrack_ros.pictures.figure import save  # loads matplotlib, an extra
+    from lighttrack_ros.pictures.pareto import Point, draw_pareto
+
+    points = []
+    for standing in standings:
+        group = "lighttrack_ros" if standing.entrant.ours else "OpenCV"
+        times, auc = standing.evaluation.step_times, standing.evaluation.mean.auc
+        points.append(Point(standing.entrant.name, group, times.p50, auc, times.p95))
+    time = "milliseconds a frame: a point at p50, a line to p95"
+    accuracy = "success AUC, mean of the sequences"
+    save(draw_pareto(points, "accuracy against time", subtitle, time, accuracy, unit=" ms"), path)

@@ -6,6 +6,7 @@ import argparse
 import functools
 import json
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from lighttrack_ros.evaluation.evaluate import describe_machine
 from lighttrack_ros.evaluation.latency import PARTS
 from lighttrack_ros.media.video import check_writable, parse_size
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
-from lighttrack_ros.pictures import latency_plot
-from lighttrack_ros.rig.latency_bench import measure_overload, measure_steady, measure_step
+from lighttrack_ros.pictures.plot_file import check_plot
+from lighttrack_ros.rig.latency_bench import Overload, Steady, measure_overload, measure_steady, measure_step
 from lighttrack_ros.rig.latency_clips import clip_of_bag, clip_of_scene, clip_of_sequence
 from lighttrack_ros.rig.latency_rig import ECHO, NODE, Clip, Rig
 
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
     if args.plot is not None:
-        check_writable(args.plot, (".png",))
+        check_plot(args.plot)
     model = load_model(args.model)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lighttrack_latency_")))
@@ -81,14 +82,14 @@ def run(args: argparse.Namespace) -> int:
             figures = overload.figures
             if args.plot is not None:
                 subtitle = f"cameras faster than the tracker, {args.seconds:g} s each; {describe_machine()}"
-                latency_plot.draw_overload(args.plot, title, subtitle, factors, overload.can, overload.runs)
+                _plot_overload(args.plot, title, subtitle, factors, overload)
         else:
             steady = measure_steady(rig, rate, args.runs, args.seconds, _tell)
             figures = steady.figures
             _print_steady(figures)
             if args.plot is not None:
                 subtitle = f"{args.runs} runs of {args.seconds:g} s at {figures['rate_hz']:g} Hz; {describe_machine()}"
-                latency_plot.draw_steady(args.plot, title, subtitle, figures, steady.node, steady.echo)
+                _plot_steady(args.plot, title, subtitle, steady)
     if args.json is not None:
         head = {"model": model.name, "clip": clip.title, "machine": describe_machine()}
         args.json.write_text(json.dumps({**head, **figures}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -110,6 +111,20 @@ def _clip(args: argparse.Namespace, folder: Path) -> Clip:
     if box is not None:
         raise LightTrackError("--box goes with --bag or --sequence: the generated scene knows its target")
     return clip_of_scene(*parse_size(args.size), folder / "scene")
+
+
+def _plot_steady(path: Path, title: str, subtitle: str, steady: Steady) -> None:
+    from lighttrack_ros.pictures.figure import save  # loads matplotlib, an extra
+    from lighttrack_ros.pictures.latency import draw_latency
+
+    save(draw_latency(title, subtitle, steady.figures, steady.node, steady.echo), path)
+
+
+def _plot_overload(path: Path, title: str, subtitle: str, factors: Sequence[float], overload: Overload) -> None:
+    from lighttrack_ros.pictures.figure import save  # loads matplotlib, an extra
+    from lighttrack_ros.pictures.overload import draw_overload
+
+    save(draw_overload(title, subtitle, factors, overload.can, overload.runs), path)
 
 
 def _print_steady(figures: dict[str, Any]) -> None:

@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from lighttrack_ros.commands.arguments import parse_box
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.evaluate import describe_machine
+from lighttrack_ros.evaluation.observed_run import ObservedRun
 from lighttrack_ros.media.scene import DEFAULT_SEED
-from lighttrack_ros.media.video import check_writable, parse_size
+from lighttrack_ros.media.video import FrameSource, check_writable, parse_size
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
-from lighttrack_ros.pictures import report
+from lighttrack_ros.pictures.annotated_video import write_video
+from lighttrack_ros.pictures.plot_file import check_plot
 from lighttrack_ros.rig.demo import Film, film_of_scene, film_of_video, run_processes
 
 
@@ -40,9 +40,10 @@ def run(args: argparse.Namespace) -> int:
     paths = {name: args.out / f"demo.{suffix}" for name, suffix in _RESULTS.items()}
     for path in paths.values():
         check_writable(path)
+    check_plot(paths["sheet"])
     film = _film(args)
     observations, sent = run_processes(film, model, args.backend, args.out)
-    result = report.Run(
+    result = ObservedRun(
         title=f"{film.title}, tracked by {model.name}",
         subtitle=f"camera, node and observer in three processes over ROS 2; {describe_machine()}",
         fps=film.fps,
@@ -51,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
         truth=None if film.sequence is None or film.sequence.truth is None else film.sequence.truth[:sent],
         visible=None if film.sequence is None or film.sequence.visible is None else film.sequence.visible[:sent],
     )
-    report.write_video(paths["video"], film.frames, result)
-    cv2.imwrite(str(paths["sheet"]), report.draw_contact_sheet(film.frames, result))
+    write_video(paths["video"], film.frames, result)
+    _write_contact_sheet(paths["sheet"], film.frames, result)
     figures = {"model": model.name, "source": film.source, "machine": describe_machine(), **result.figures()}
     paths["figures"].write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     _print_summary(figures)
@@ -62,6 +63,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 _RESULTS = {"video": "mp4", "sheet": "png", "figures": "json"}
+
+
+def _write_contact_sheet(path: Path, frames: FrameSource, result: ObservedRun) -> None:
+    from lighttrack_ros.pictures.contact_sheet import draw_contact_sheet  # loads matplotlib, an extra
+    from lighttrack_ros.pictures.figure import save
+
+    save(draw_contact_sheet(frames, result), path)
 
 
 def _film(args: argparse.Namespace) -> Film:

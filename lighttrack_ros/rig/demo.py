@@ -17,12 +17,12 @@ from typing import Any
 from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.evaluation.observed_run import Observation
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.media.scene import Scene
 from lighttrack_ros.media.sequences import Sequence, save_scene, sequence_of
 from lighttrack_ros.media.video import FrameSource, open_source
 from lighttrack_ros.models import Model
-from lighttrack_ros.pictures import report
 from lighttrack_ros.rig import processes
 from lighttrack_ros.rig.processes import Child, Observer
 from lighttrack_ros.session import State
@@ -82,7 +82,7 @@ def film_of_video(name: str, box: Box | None, rate: float | None) -> Film:
     return Film(f"{frames.name}, {width}x{height}", name, frames, rate or frames.fps, box, sequence)
 
 
-def run_processes(film: Film, model: Model, backend: str, folder: Path) -> tuple[dict[int, report.Observation], int]:
+def run_processes(film: Film, model: Model, backend: str, folder: Path) -> tuple[dict[int, Observation], int]:
     """Start the node and the camera, watch the target; returns the observations by frame, and the frames sent."""
     processes.prepare_environment()
     namespace = f"/lighttrack_demo_{os.getpid()}"  # nobody else's topics
@@ -110,7 +110,7 @@ def run_processes(film: Film, model: Model, backend: str, folder: Path) -> tuple
     for stamp, message, arrival in received:
         index = stamps.get(stamp)
         if index is not None:
-            observations[index] = report.Observation(
+            observations[index] = Observation(
                 index=index,
                 box=Box(message.x, message.y, message.width, message.height),
                 state=State(message.state),

@@ -17,7 +17,6 @@ from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media.scene import Scene
 from lighttrack_ros.media.sequences import load_sequence, resized, save_scene
 from lighttrack_ros.models import load_model
-from lighttrack_ros.pictures.compare_plot import Point, draw_comparison
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.base import Estimate
 
@@ -157,6 +156,7 @@ def test_a_comparison_leaves_a_table_figures_and_a_picture(scenes, model, tmp_pa
         (["--threads", "0"], "--threads is 0"),
         (["--only", "third"], "no sequence named third"),
         (["--plot", "{text}/plot.png"], "{text}"),
+        (["--plot", "plot.bmp"], "plot.bmp: its name must end in one of .png, .svg, .pdf"),
     ],
 )
 def test_what_is_wrong_is_named_before_anything_runs(arguments, words, scenes, model, tmp_path, capsys):
@@ -185,13 +185,6 @@ def test_frames_and_truth_of_different_number_are_refused(tmp_path):
     entrant = Entrant("it", True, "a", Scripted("it", [], [(10, 10, 20, 20)] * 4))
     with pytest.raises(LightTrackError, match="3 frames decoded, 4 lines of truth"):
         compare([entrant], [sequence], lambda: None)
-
-
-def test_who_was_not_timed_is_left_out_of_the_picture():
-    timed = Point("timed", True, 5.0, 7.0, 0.6)
-    picture = draw_comparison([timed], "")
-    np.testing.assert_array_equal(draw_comparison([timed, Point("gave up", False, np.nan, np.nan, 0.6)], ""), picture)
-    assert not np.array_equal(draw_comparison([], ""), picture)
 
 
 def test_the_plain_port_is_the_same_tracker(scenes, model):

@@ -1,15 +1,12 @@
-"""Latency figures against hand-made runs, and their pictures."""
+"""Latency figures against hand-made runs."""
 
 import subprocess
 import sys
 
-import cv2
 import numpy as np
 import pytest
 
 from lighttrack_ros.evaluation.latency import PARTS, Run, Sample, added, conclude, cut, over_time
-from lighttrack_ros.pictures import latency_plot
-from lighttrack_ros.pictures.chart import ticks
 from lighttrack_ros.rig.usage import busy_seconds, usage_of
 
 MS = 1_000_000  # nanoseconds
@@ -97,37 +94,6 @@ def test_growth_shows():
     times = over_time(a_run(np.repeat([5.0, 6.0, 7.0, 8.0, 9.0], 10)))
     assert times["latency_p50_ms"] == pytest.approx([5, 6, 7, 8, 9])
     assert times["node_memory_mb"] == pytest.approx([300, 301, 302, 303, 304])
-
-
-def test_the_pictures_show_every_run(tmp_path):
-    rng = np.random.default_rng(0)
-    node = [a_run(8 + rng.exponential(1, 100), period_ms=33) for _ in range(3)]
-    echo = [a_run(2 + rng.exponential(1, 100), period_ms=33) for _ in range(3)]
-    figures = {
-        "node": conclude([run.figures() for run in node]),
-        "echo": conclude([run.figures() for run in echo]),
-        "added_ms": added(node, echo),
-    }
-    latency_plot.draw_steady(tmp_path / "steady.png", "title", "subtitle", figures, node, echo)
-    latency_plot.draw_overload(tmp_path / "overload.png", "title", "subtitle", [2, 5, 20], 200.0, node)
-    for name in ("steady", "overload"):
-        picture = cv2.imread(str(tmp_path / f"{name}.png"))
-        assert picture.shape[1] == 1600
-        for colour in (latency_plot._NODE, latency_plot._ECHO if name == "steady" else latency_plot._MEMORY):
-            assert (picture == colour).all(axis=2).sum() > 500
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "most", "expected"),
-    [
-        (0, 10, 5, [0, 2, 4, 6, 8, 10]),
-        (0, 7.9, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
-        (0, 0.9, 4, [0, 0.5]),
-        (3, 1100, 6, [200, 400, 600, 800, 1000]),
-    ],
-)
-def test_ticks_are_round_and_few(low, high, most, expected):
-    assert ticks(low, high, most) == pytest.approx(expected)
 
 
 def test_usage_is_that_of_the_process_and_the_others_are_seen_too():

@@ -72,7 +72,7 @@ def test_a_bag_gives_figures_that_add_up_and_a_picture(bag, model, tmp_path, env
 def test_overload_counts_what_it_drops(bag, model, tmp_path, environment):
     bench(
         "--bag", bag, "--model", model, "--overload", "5", "--seconds", "2",
-        "--json", tmp_path / "figures.json", "--plot", tmp_path / "plot.png", environment=environment,
+        "--json", tmp_path / "figures.json", "--plot", tmp_path / "plot.svg", environment=environment,
     )  # fmt: skip
     figures = json.loads((tmp_path / "figures.json").read_text())
     (row,) = figures["overload"]
@@ -80,7 +80,7 @@ def test_overload_counts_what_it_drops(bag, model, tmp_path, environment):
     assert row["frames"]["skipped"] <= row["frames"]["missed"] < row["frames"]["sent"]
     assert row["frames"]["missed"] > 0
     assert len(row["over_time"]["latency_p50_ms"]) == len(row["over_time"]["node_memory_mb"]) == 5
-    assert (tmp_path / "plot.png").is_file()
+    assert "<svg" in (tmp_path / "plot.svg").read_text()
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,8 @@ def test_overload_counts_what_it_drops(bag, model, tmp_path, environment):
         (["--bag", "{bag}", "--box", "400,2,9,9"], "lies outside the frame of 320 x 240"),
         (["--sequence", "{clip}", "--box", "400,2,9,9"], "lies outside the frame of 64 x 48"),
         (["--sequence", "{tmp}"], "no images in it"),
-        (["--plot", "{tmp}/plot.pdf"], ".png"),
+        (["--plot", "{tmp}/plot.bmp"], "must end in one of .png, .svg, .pdf"),
+        (["--plot", "{tmp}/plot"], "must end in one of .png, .svg, .pdf"),
         (["--json", "{tmp}"], "cannot be written"),
     ],
 )

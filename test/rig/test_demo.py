@@ -16,12 +16,9 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from lighttrack_ros import commands
-from lighttrack_ros.geometry import Box
 from lighttrack_ros.media.scene import Scene
 from lighttrack_ros.media.video import VideoFile, VideoWriter
-from lighttrack_ros.pictures import report
 from lighttrack_ros.rig import demo
-from lighttrack_ros.session import State
 
 
 class ShortScene(Scene):
@@ -126,42 +123,3 @@ def test_what_is_wrong_is_said_before_anything_is_started(model, tmp_path, capsy
     defaults = ["--model", str(model), "--out", str(tmp_path / "out")]
     assert commands.main(["demo", *defaults, *filled]) == 1
     assert message in capsys.readouterr().err
-
-
-def observation(index, state=State.TRACKING, latency=0.01):
-    return report.Observation(index, Box(10, 10, 20, 20), state, 0.9, latency, 0.005)
-
-
-def test_figures_count_what_was_published():
-    truth = np.array([(10, 10, 20, 20)] * 6 + [(np.nan,) * 4] * 4, float)
-    observations = {index: observation(index, latency=0.01 * (index + 1)) for index in (0, 1, 2, 4)}
-    observations[5] = observation(5, State.LOST)
-    observations |= {6: observation(6, State.LOST), 7: observation(7, State.UNCERTAIN), 8: observation(8)}
-    run = report.Run("", "", 30, 10, observations, truth, np.isfinite(truth[:, 0]).astype(float))
-    figures = run.figures()
-    assert figures["frames"] == {"sent": 10, "answered": 8, "dropped": 2}
-    assert figures["accuracy"]["frames"] == 5
-    assert figures["accuracy"]["iou"] == 1
-    assert figures["states"] == {"tracking": 5, "lost": 2, "uncertain": 1}
-    assert figures["hidden"] == {
-        "frames": 4, "reported_lost": 1, "reported_uncertain": 1, "visible_reported_lost": 1,
-    }  # fmt: skip
-    assert figures["latency_ms"]["max"] == pytest.approx(50)
-
-
-@pytest.mark.parametrize("lost", [range(200, 206), range(250, 251), range(0)])
-def test_the_contact_sheet_shows_the_target_lost_if_it_was(lost):
-    visible = np.ones(300)
-    visible[180:230] = 0.2  # hidden worst elsewhere
-    visible[185] = 0.0
-    truth = np.tile([10.0, 10, 20, 20], (300, 1))
-    doubts = set(range(20, 290, 9))  # many other changes
-    states = {
-        index: State.LOST if index in lost else State.UNCERTAIN if index in doubts else State.TRACKING
-        for index in range(300)
-    }
-    observations = {index: observation(index, state) for index, state in states.items()}
-    chosen = report._telling(report.Run("", "", 30, 300, observations, truth, visible), 8)
-    assert len(chosen) == 8
-    assert {0, 299} <= set(chosen)
-    assert any(states[index] == State.LOST for index in chosen) == bool(lost)
