@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", metavar="WIDTHxHEIGHT", help="resize all frames, as to a camera's (default: as they are)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy against time to this file")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy against time: .png, .svg, .pdf")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -50,7 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=5, help="the best and the worst are dropped (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each run (default: %(default)g)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw latency over time, its distribution, its parts")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw latency over time, its distribution, its parts: .png, .svg, .pdf",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
