@@ -23,6 +23,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.latency import PARTS, Run
 from lighttrack_ros.media.scene import Scene
 from lighttrack_ros.media.scene_files import save_scene_as_bag
+from lighttrack_ros.rig import latency_bench
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +155,12 @@ class FakeRig:
 @pytest.mark.parametrize("can", [8.3, 100.0, 431.0])
 def test_the_peak_is_found_to_a_twentieth(can):
     rig = FakeRig(can)
-    assert 0.94 * can < bench_latency._peak_throughput(rig) <= 1.01 * can
+    assert 0.94 * can < latency_bench._peak_throughput(rig, print) <= 1.01 * can
     assert len(rig.asked) < 15
 
 
 def test_where_the_camera_is_the_limit_it_is_said(capsys):
-    assert bench_latency._peak_throughput(FakeRig(500.0, camera=120.0)) == pytest.approx(120, rel=0.01)
+    assert latency_bench._peak_throughput(FakeRig(500.0, camera=120.0), print) == pytest.approx(120, rel=0.01)
     assert "the camera's process sends no more than" in capsys.readouterr().out
 
 
@@ -168,4 +169,4 @@ def test_a_machine_too_busy_for_a_peak_is_told_so():
     slow = FakeRig(0.5)
     rig.measure = lambda who, rate, seconds: FakeRig.measure(rig if rate == 15 else slow, who, rate, seconds)
     with pytest.raises(LightTrackError, match="too busy"):
-        bench_latency._peak_throughput(rig)
+        latency_bench._peak_throughput(rig, print)
