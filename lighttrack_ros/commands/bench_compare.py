@@ -1,4 +1,4 @@
-"""`lighttrack bench compare`: our models and OpenCV's trackers over the same sequences, accuracy against time."""
+"""`lighttrack bench compare`: our models and others' trackers over the same sequences, accuracy against time."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.compare import Entrant, Standing, compare
 from lighttrack_ros.evaluation.evaluate import describe_machine
 from lighttrack_ros.evaluation.opencv_trackers import CLASSICAL, CONTRIB, NETWORKS, classical_tracker, network_tracker
+from lighttrack_ros.evaluation.peers import KINDS, find_peer, load_peer
 from lighttrack_ros.evaluation.plain_lighttrack import plain_lighttrack
 from lighttrack_ros.media import sequences
 from lighttrack_ros.media.video import check_writable, parse_size
@@ -44,9 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"trackers of OpenCV: {', '.join(CLASSICAL)} (default: those that are installed; with no name: none)",
     )
-    for name, (_, fields) in NETWORKS.items():
-        files = tuple(field.upper() for field in fields)
-        parser.add_argument(f"--{name}", nargs=len(fields), type=Path, metavar=files, help=f"ONNX files of {name}")
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        default=[],
+        metavar="FOLDER[@BACKEND]",
+        help=f"folders of other trackers' ONNX files, each of {', '.join(KINDS)}; @onnxruntime (default) or @opencv, "
+        "which takes OpenCV's own tracker of that kind",
+    )
     parser.add_argument(
         "--threads",
         type=int,
@@ -116,9 +122,7 @@ def _enter(args: argparse.Namespace, entrants: list[Entrant]) -> list[str]:
             tracker = create_tracker(model, backend or "auto", args.threads)
         label = f"{model.name} ({tracker.backend})" if backend else model.name
         entrants.append(Entrant(label, True, tracker.backend, tracker))
-    for name, (kind, _) in NETWORKS.items():
-        if getattr(args, name) is not None:
-            entrants.append(Entrant(name, False, f"OpenCV {kind}", network_tracker(name, getattr(args, name))))
+    entrants += (_peer(wanted, args.threads) for wanted in args.peers)
     missing = []
     for name in CLASSICAL if args.opencv is None else args.opencv:
         classical = classical_tracker(name)
@@ -129,6 +133,17 @@ def _enter(args: argparse.Namespace, entrants: list[Entrant]) -> list[str]:
         else:
             raise LightTrackError(f"--opencv {name}: OpenCV {cv2.__version__} as installed lacks it; {CONTRIB} has it")
     return missing
+
+
+def _peer(wanted: str, threads: int) -> Entrant:
+    place, _, backend = wanted.partition("@")
+    folder = Path(place)
+    if backend in ("", "onnxruntime"):
+        return Entrant(f"{folder.name} (onnxruntime)", False, "onnxruntime", load_peer(folder, threads))
+    if backend != "opencv":
+        raise LightTrackError(f"--peers {wanted}: backend {backend!r}, expected onnxruntime or opencv")
+    name, files = find_peer(folder)
+    return Entrant(f"{folder.name} (opencv)", False, f"OpenCV {NETWORKS[name][0]}", network_tracker(name, files))
 
 
 def _print_tables(standings: Sequence[Standing]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lighttrack_ros.trackers.base import Estimate, check_box
 CLASSICAL = {"csrt": "TrackerCSRT_create", "kcf": "TrackerKCF_create", "mil": "TrackerMIL_create"}
 CONTRIB = "opencv-contrib-python-headless"
 
-# Name -> OpenCV's class, and the fields of its parameters that are paths of the user's networks, in order.
+# Name -> OpenCV's class, and the fields of its parameters that are paths of networks, in the order of `peers.KINDS`.
 NETWORKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "nanotrack": ("TrackerNano", ("backbone", "neckhead")),
     "vittrack": ("TrackerVit", ("net",)),
@@ -77,18 +77,15 @@ def classical_tracker(name: str) -> OpenCvTracker | None:
     return None if make is None else OpenCvTracker(name, make)
 
 
-def network_tracker(name: str, files: list[Path]) -> OpenCvTracker:
+def network_tracker(name: str, files: Sequence[Path]) -> OpenCvTracker:
     """The tracker of that name in NETWORKS, on ONNX files.
 
     Raises:
-        LightTrackError: this OpenCV has it not, a file is missing, or cannot be loaded as this tracker's.
+        LightTrackError: this OpenCV has it not, or a file cannot be loaded as this tracker's.
     """
     kind, fields = NETWORKS[name]
     if not hasattr(cv2, kind):
         raise LightTrackError(f"{name}: OpenCV {cv2.__version__} has no {kind} (version 4.8 and newer have)")
-    for field, path in zip(fields, files, strict=True):
-        if not path.is_file():
-            raise LightTrackError(f"{path}: no such file, expected the {field} network of {name} in ONNX")
     parameters = getattr(cv2, f"{kind}_Params")()
     for field, path in zip(fields, files, strict=True):
         setattr(parameters, field, str(path))

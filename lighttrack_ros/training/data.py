@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.media.scene import DURATION, Scene
+from lighttrack_ros.media.sequences import find_sequences
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,56 @@ def read_videos(folder: Path, exclude: Iterable[str] = (), include: Iterable[str
     return clips
 
 
+def read_clips(folder: Path, cache: Path, exclude: Iterable[str] = (), every: int = 3, side: int = 512) -> list[Clip]:
+    """Every labelled video `folder/NAME/clip.mp4` with `groundtruth.txt` beside it, of which each `every`-th frame.
+
+    A video is decoded once into `cache`; its frames are then mapped from there and take memory only while used.
+
+    Args:
+        exclude: names to leave out.
+        side: frames with a longer side are shrunk to it.
+
+    Raises:
+        LightTrackError: no clip there, a name unknown, a clip without truth or that cannot be decoded.
+    """
+    clips = []
+    for sequence in find_sequences(folder, skip=exclude):
+        if sequence.truth is None:
+            raise LightTrackError(f"{folder / sequence.name}: no ground truth to train on (only a first box)")
+        source = folder / sequence.name
+        stamps = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in source.iterdir())
+        mark = hashlib.sha256(repr((stamps, every, side)).encode()).hexdigest()[:12]
+        decoded = cache / f"{sequence.name}-{mark}.npy"
+        if not decoded.is_file():
+            _decode(sequence.frames, every, side, decoded)
+        frames = np.load(decoded, mmap_mode="c")  # copy on write: PyTorch warns of arrays that cannot be written
+        first = next(iter(sequence.frames))
+        scale = frames.shape[2] / first.shape[1]
+        boxes = scale * sequence.truth[::every]
+        if len(boxes) != len(frames):
+            raise LightTrackError(f"{source}: {len(frames)} frames decoded for {len(boxes)} boxes")
+        clips.append(
+            Clip(
+                sequence.name,
+                tuple(
+                    Picture(frame, (Box(*map(float, box)),) if np.isfinite(box).all() and min(box[2:]) > 0 else ())
+                    for frame, box in zip(frames, boxes, strict=True)
+                ),
+            )
+        )
+    return clips
+
+
+def _decode(frames: Iterable[NDArray[np.uint8]], every: int, side: int, target: Path) -> None:
+    """Each `every`-th frame as (frames, height, width, 3) uint8 R, G, B, in a file that is whole or not there."""
+    kept = [_shrunk(image, side)[0][:, :, ::-1] for index, image in enumerate(frames) if index % every == 0]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".part")
+    with part.open("wb") as file:
+        np.save(file, np.stack(kept))
+    part.replace(target)
+
+
 def read_photos(folder: Path, side: int = 512) -> list[Clip]:
     """Every photo of `folder/boxes.csv` (columns file, x, y, w, h; several rows a photo).
 
@@ -113,7 +166,7 @@ class Library:
     """All pictures, on the device where pairs are made.
 
     Attributes:
-        pixels: of each picture (3, height, width) uint8.
+        pixels: of each picture (3, height, width) uint8; on the CPU views of what the clips hold.
         means: (N, 3, 1, 1) float32, the mean colours, which paint what lies outside a picture.
         sizes: width and height of each picture.
         boxes: of each picture.
@@ -128,7 +181,7 @@ class Library:
         if not pictures:
             raise LightTrackError("no training pictures: name a folder of videos or of photos, or some scenes")
         self.device = device
-        self.pixels = [torch.from_numpy(p.pixels).permute(2, 0, 1).contiguous().to(device) for p in pictures]
+        self.pixels = [torch.from_numpy(p.pixels).permute(2, 0, 1).to(device) for p in pictures]
         means = np.stack([np.floor(picture.pixels.mean((0, 1))) for picture in pictures])
         self.means = torch.from_numpy(means.astype(np.float32))[:, :, None, None].to(device)
         self.sizes = [(picture.pixels.shape[1], picture.pixels.shape[0]) for picture in pictures]
@@ -149,8 +202,14 @@ def _picture(path: Path, boxes: list[list[float]], side: int) -> Picture:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise LightTrackError(f"{path}: cannot be read as a picture")
+    image, scale = _shrunk(image, side)
+    kept = tuple(Box(*(scale * value for value in box)) for box in boxes if box[2] > 0 and box[3] > 0)
+    return Picture(np.ascontiguousarray(image[:, :, ::-1]).astype(np.uint8, copy=False), kept)
+
+
+def _shrunk(image: NDArray[Any], side: int) -> tuple[NDArray[np.uint8], float]:
+    """A picture whose longer side is at most `side`, and by how much it was scaled."""
     scale = min(1.0, side / max(image.shape[:2]))
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    kept = tuple(Box(*(scale * value for value in box)) for box in boxes if box[2] > 0 and box[3] > 0)
-    return Picture(np.ascontiguousarray(image[:, :, ::-1]).astype(np.uint8, copy=False), kept)
+    return image.astype(np.uint8, copy=False), scale

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.models import load_model
 from lighttrack_ros.networks.lighttrack import MOBILE, Architecture, LightTrack, load_checkpoint
 from lighttrack_ros.training.distill import Labeller, Targets, Teacher, normalise
 from lighttrack_ros.training.folding import official_state
@@ -20,34 +23,67 @@ from lighttrack_ros.training.losses import (
 )
 from lighttrack_ros.training.pairs import Batch, PairSource
 from lighttrack_ros.training.prune import inherit
-from lighttrack_ros.training.recipe import LossWeights, Recipe
+from lighttrack_ros.training.recipe import Recipe
+from lighttrack_ros.training.start import read_graphs
 from lighttrack_ros.training.trainer import Objective
+from lighttrack_ros.training.windows import cut_windows
 
 
 def prepare(recipe: Recipe, source: PairSource, device: torch.device) -> tuple[Objective, Labeller | None]:
     """The student with its losses, and the teacher that labels its pairs, on `device`.
 
     Raises:
-        LightTrackError: a checkpoint does not fit, or the student cannot inherit from the teacher.
+        LightTrackError: a checkpoint or the model to start from does not fit, or the student cannot inherit from the
+            teacher.
     """
-    student = LightTrack(Architecture.parse(recipe.architecture), recipe.pairs.template_size)
-    objective = LightTrackObjective(student, recipe.losses)
+    student = _student(recipe)
+    objective = LightTrackObjective(student, recipe)
     if not recipe.teacher.checkpoint:
         return objective, None
     path = Architecture.parse(recipe.teacher.architecture or MOBILE)
     network = load_checkpoint(Path(recipe.teacher.checkpoint), path, recipe.pairs.template_size)
-    if recipe.teacher.inherit:
+    if recipe.teacher.inherit and not recipe.start:
         inherit(student, network, normalise(source.batch(list(range(32))).search).cpu())
     return objective, Teacher(network, device)
+
+
+def _student(recipe: Recipe) -> LightTrack:
+    architecture = Architecture.parse(recipe.architecture)
+    for side in recipe.windows:
+        if side % (2 * architecture.stride) or not side <= recipe.pairs.search_size:
+            raise LightTrackError(
+                f"windows: {side}, expected multiples of {2 * architecture.stride} up to the search crop's"
+                f" {recipe.pairs.search_size}"
+            )
+    if not recipe.start:
+        return LightTrack(architecture, recipe.pairs.template_size)
+    model = load_model(recipe.start)
+    if model.architecture != recipe.architecture:
+        raise LightTrackError(f"start: {model.folder} is {model.architecture}, the recipe's is {recipe.architecture}")
+    return read_graphs(model)
 
 
 class LightTrackObjective(Objective):
     """Losses against the annotated boxes, and against a teacher's maps and features where there is one."""
 
-    def __init__(self, network: LightTrack, weights: LossWeights) -> None:
+    def __init__(self, network: LightTrack, recipe: Recipe) -> None:
         super().__init__(network)
         self.network: LightTrack = network
-        self._weights = weights
+        self._weights, self._windows, self._seed = recipe.losses, recipe.windows, recipe.seed
+        self._goes_on = bool(recipe.start)
+
+    def train(self, mode: bool = True) -> LightTrackObjective:
+        super().train(mode)
+        if self._goes_on:  # its statistics were gathered over more than this run will see of each size of crop
+            self.network.neck.eval()
+        return self
+
+    def seen(self, batch: Batch, targets: Any, step: int) -> tuple[Batch, Any]:
+        side = self._windows[step % len(self._windows)] if self._windows else batch.search.shape[-1]
+        if side == batch.search.shape[-1]:
+            return batch, targets
+        generator = torch.Generator().manual_seed(1_000_003 * self._seed + step)
+        return cut_windows(batch, targets, side, self.network.architecture.stride, generator)
 
     def fresh(self, name: str) -> bool:
         return name.startswith("head.")

@@ -20,8 +20,12 @@ class DataSettings:
 
     videos: str = ""  # a folder of NAME/0001.jpg ... and NAME/boxes.txt
     photos: str = ""  # a folder of photos and boxes.csv
+    clips: str = ""  # a folder of NAME/clip.mp4 and NAME/groundtruth.txt
+    clips_every: Count = 3  # step between the frames kept of a clip
+    clips_cache: str = "build/clips"  # where clips are kept decoded, 0.3 MB a frame of 384 x 288
     scenes: int = 0  # generated clips
     held_out: tuple[str, ...] = ()  # videos kept for validation
+    held_out_clips: tuple[str, ...] = ()  # likewise; keep clips of one recording together
     side: int = 512  # pictures are shrunk to it
 
 
@@ -67,6 +71,8 @@ class Recipe:
     teacher: TeacherSettings = TeacherSettings()
     losses: LossWeights = LossWeights()  # of a LightTrack
     dytrack: DyTrackSettings = DyTrackSettings()
+    start: str = ""  # of a LightTrack a model folder, or its name, to go on from; empty: from nothing, or the teacher
+    windows: tuple[Count, ...] = ()  # sides of what the student sees of the search crop, in turn; empty: all of it
     pairs_count: Count = 24_000  # different pairs; they come round again after that
     batch_size: Count = 16  # over all devices
     lr: float = 5e-4

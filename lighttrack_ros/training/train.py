@@ -9,11 +9,13 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 
+from lighttrack_ros.media.sequences import Sequence, find_sequences
 from lighttrack_ros.training import dytrack, lighttrack
-from lighttrack_ros.training.data import Clip, Library, generate_scenes, read_photos, read_videos
+from lighttrack_ros.training.data import Clip, Library, generate_scenes, read_clips, read_photos, read_videos
 from lighttrack_ros.training.distill import Supply
 from lighttrack_ros.training.pairs import CROPPINGS, PairSource
 from lighttrack_ros.training.recipe import Recipe
+from lighttrack_ros.training.record import write_record
 from lighttrack_ros.training.trainer import Trainer
 from lighttrack_ros.training.validation import validate
 
@@ -43,11 +45,14 @@ def train(
         precision=cast(Any, recipe.precision),
     )
     fabric.launch()
+    held_out = held_out_sequences(recipe)
     trainer = build(fabric, recipe, output)
+    if fabric.is_global_zero:
+        write_record(recipe, output / "run.json")
     while trainer.step < recipe.steps:
         trainer.run(until=trainer.step - trainer.step % recipe.validate_every + recipe.validate_every)
-        if recipe.data.held_out and fabric.is_global_zero:
-            _validate(recipe, output, trainer.step, threads)
+        if held_out and fabric.is_global_zero:
+            _validate(recipe, held_out, output, trainer.step, threads)
         fabric.barrier()
     return output / "student.pt"
 
@@ -61,32 +66,48 @@ def build(fabric: Fabric, recipe: Recipe, folder: Path) -> Trainer:
     fabric.seed_everything(recipe.seed, verbose=False)
     # With workers the pairs are made in other processes, which have no business on the training device.
     pair_device = torch.device("cpu") if recipe.workers else fabric.device
-    source = PairSource(Library(read_clips(recipe), pair_device), recipe.pairs, recipe.seed, CROPPINGS[recipe.tracker])
+    source = PairSource(
+        Library(read_pictures(recipe), pair_device), recipe.pairs, recipe.seed, CROPPINGS[recipe.tracker]
+    )
     objective, teacher = _STUDENTS[recipe.tracker].prepare(recipe, source, pair_device)
     cache = Path(recipe.teacher.cache) if recipe.teacher.cache else None
     return Trainer(fabric, objective, Supply(source, teacher, cache, recipe.pairs_count), recipe, folder)
 
 
-def _validate(recipe: Recipe, folder: Path, step: int, threads: int) -> None:
+def held_out_sequences(recipe: Recipe) -> list[Sequence]:
+    """The videos and clips of a recipe that are kept for validation.
+
+    Raises:
+        LightTrackError: one is missing or damaged.
+    """
+    data = recipe.data
+    folders = [(data.videos, data.held_out), (data.clips, data.held_out_clips)]
+    return [found for folder, names in folders if names for found in find_sequences(Path(folder), only=names)]
+
+
+def _validate(recipe: Recipe, held_out: list[Sequence], folder: Path, step: int, threads: int) -> None:
     """Track the held-out videos, note the result in validation.csv, and keep the best student as best.pt."""
     table, student = folder / "validation.csv", folder / "student.pt"
     earlier = table.read_text().splitlines()[1:] if table.is_file() else []
     best = max((float(line.split(",")[1]) for line in earlier), default=-1.0)
     architecture = recipe.architecture if recipe.tracker == "lighttrack" else None
-    mean = validate(student, architecture, Path(recipe.data.videos), recipe.data.held_out, threads).mean
+    near = min(recipe.windows, default=recipe.pairs.search_size)
+    mean = validate(student, architecture, held_out, near if near < recipe.pairs.search_size else 0, threads).mean
     if not earlier:
         table.write_text("step,auc,sr50,precision20\n")
     with table.open("a") as file:
         file.write(f"{step},{mean.auc:.4f},{mean.sr50:.4f},{mean.precision20:.4f}\n")
-    print(f"step {step}: success AUC {mean.auc:.3f} on {len(recipe.data.held_out)} held-out videos")
+    print(f"step {step}: success AUC {mean.auc:.3f} on {len(held_out)} held-out videos")
     if mean.auc > best:
         shutil.copyfile(student, folder / "best.pt")
 
 
-def read_clips(recipe: Recipe) -> list[Clip]:
+def read_pictures(recipe: Recipe) -> list[Clip]:
     """The training pictures of a recipe, without the held-out videos."""
     data = recipe.data
     clips: list[Clip] = []
+    if data.clips:
+        clips += read_clips(Path(data.clips), Path(data.clips_cache), data.held_out_clips, data.clips_every, data.side)
     if data.videos:
         clips += read_videos(Path(data.videos), exclude=data.held_out, side=data.side)
     if data.photos:

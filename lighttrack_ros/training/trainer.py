@@ -44,6 +44,10 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def seen(self, batch: Batch, targets: Any, step: int) -> tuple[Batch, Any]:
+        """What the student is shown of a batch in this step; all of it where the objective has no other wish."""
+        return batch, targets
+
     def fresh(self, name: str) -> bool:
         """Whether the student's parameter of this name starts from nothing, and so learns at `head_lr`."""
         raise NotImplementedError
@@ -102,6 +106,7 @@ class Trainer:
         for batch, targets in self._batches(last):
             self._set_learning_rate()
             device = self._fabric.device
+            batch, targets = self._objective.seen(batch, targets, self.step)
             losses = self._model(batch.to(device), None if targets is None else moved(targets, device))
             self._fabric.backward(losses["loss"])
             self._fabric.clip_gradients(self._model, self._optimiser, max_norm=recipe.clip)

@@ -9,38 +9,41 @@ from pathlib import Path
 
 from lighttrack_ros.evaluation.evaluate import Evaluation, evaluate_sequence
 from lighttrack_ros.export.importer import import_checkpoint
-from lighttrack_ros.media.sequences import find_sequences
-from lighttrack_ros.models import DyTrackHyperParameters, Model, load_model
+from lighttrack_ros.media.sequences import Sequence
+from lighttrack_ros.models import DyTrackHyperParameters, LightTrackHyperParameters, Model, load_model
 from lighttrack_ros.trackers import create_tracker
+
+_NEAR_SCORE = 2.0  # log odds; a student that learns on small crops scores there as in large ones
 
 
 def validate(
-    checkpoint: Path, architecture: str | None, videos: Path, names: Iterable[str], threads: int = 1
+    checkpoint: Path, architecture: str | None, sequences: Iterable[Sequence], near_size: int = 0, threads: int = 1
 ) -> Evaluation:
     """What `lighttrack evaluate` says of a student; of a DyTrack in full depth, as its decisions are trained last.
 
     Args:
         checkpoint: `student.pt` of a run.
         architecture: of a LightTrack its path string; else None.
-        videos: a folder of sequences.
-        names: those to track.
+        sequences: those to track.
+        near_size: of a LightTrack, the side of the crop that it searches first; 0: it searches the whole one.
 
     Raises:
-        LightTrackError: a sequence is missing or damaged, or the checkpoint does not fit the architecture.
+        LightTrackError: a sequence is damaged, or the checkpoint does not fit the architecture.
     """
-    sequences = find_sequences(videos, only=names)
     with tempfile.TemporaryDirectory() as scratch:
         folder = import_checkpoint(checkpoint, "student", architecture, Path(scratch), checkpoint.name, "not stated")
-        tracker = create_tracker(_in_full_depth(load_model(folder)), "auto", threads)
+        tracker = create_tracker(_as_trained(load_model(folder), near_size), "auto", threads)
         try:
             return Evaluation([evaluate_sequence(tracker, sequence) for sequence in sequences])
         finally:
             tracker.close()
 
 
-def _in_full_depth(model: Model) -> Model:
+def _as_trained(model: Model, near_size: int) -> Model:
     settings = model.hyper_parameters
-    if not isinstance(settings, DyTrackHyperParameters):
-        return model
-    never = {settings.mode: (float("inf"),) * settings.max_exit}
-    return dataclasses.replace(model, hyper_parameters=dataclasses.replace(settings, modes=never))
+    if isinstance(settings, DyTrackHyperParameters):
+        never = {settings.mode: (float("inf"),) * settings.max_exit}
+        return dataclasses.replace(model, hyper_parameters=dataclasses.replace(settings, modes=never))
+    if near_size and isinstance(settings, LightTrackHyperParameters):
+        settings = dataclasses.replace(settings, near_size=near_size, near_score=_NEAR_SCORE, near_shift=0.0)
+    return dataclasses.replace(model, hyper_parameters=settings)

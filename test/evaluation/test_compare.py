@@ -146,11 +146,11 @@ def test_a_comparison_leaves_a_table_figures_and_a_picture(scenes, model, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (
-            ["--nanotrack", "no.onnx", "either.onnx"],
-            "no.onnx: no such file, expected the backbone network of nanotrack",
-        ),
-        (["--vittrack", "{text}"], "{text}: OpenCV cannot load vittrack from it"),
+        (["--peers", "nowhere"], "nowhere: holds no ONNX files, expected those of a tracker"),
+        (["--peers", "{folder}"], "{folder}: holds letter.onnx, expected those of a tracker (nanotrack: *backbone*"),
+        (["--peers", "{vit}"], "{vit}/vit.onnx: ONNX Runtime cannot load it"),
+        (["--peers", "{vit}@opencv"], "{vit}/vit.onnx: OpenCV cannot load vittrack from it"),
+        (["--peers", "{vit}@abacus"], "backend 'abacus', expected onnxruntime or opencv"),
         (["--models", "nobody"], "nobody"),
         (["--models", "{model}@abacus"], "abacus"),
         (["--threads", "0"], "--threads is 0"),
@@ -160,9 +160,11 @@ def test_a_comparison_leaves_a_table_figures_and_a_picture(scenes, model, tmp_pa
     ],
 )
 def test_what_is_wrong_is_named_before_anything_runs(arguments, words, scenes, model, tmp_path, capsys):
-    text = tmp_path / "letter.onnx"
-    text.write_text("Dear Sir or Madam")
-    fill = {"text": text, "model": model}
+    text, vit = tmp_path / "letter.onnx", tmp_path / "vit"
+    vit.mkdir()
+    for path in (text, vit / "vit.onnx"):
+        path.write_text("Dear Sir or Madam")
+    fill = {"text": text, "folder": tmp_path, "vit": vit, "model": model}
     arguments = [argument.format(**fill) for argument in arguments]
     if "--models" not in arguments:
         arguments += ["--models", str(model)]

@@ -1,0 +1,64 @@
+"""What a run was made of, beside its result: the recipe as it was read, this package's commit, a hash of the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import lighttrack_ros
+from lighttrack_ros.models import find_model
+from lighttrack_ros.training.recipe import Recipe
+
+
+def write_record(recipe: Recipe, target: Path) -> None:
+    """`{"commit", "data", "recipe"}` as JSON; a run that goes on with a changed recipe writes it anew.
+
+    `commit` is null where this package does not run from a git checkout, and ends in "-dirty" where files of it were
+    changed. `data` is a SHA-256 over the names and contents of all pictures and weights that the run reads.
+    """
+    record = {"commit": commit(), "data": data_hash(sources(recipe)), "recipe": dataclasses.asdict(recipe)}
+    target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def commit() -> str | None:
+    """The commit that this package is run from."""
+    place = Path(lighttrack_ros.__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(place), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def sources(recipe: Recipe) -> list[Path]:
+    """Files and folders that a recipe trains on."""
+    data = recipe.data
+    folders = [(data.videos, data.held_out), (data.clips, data.held_out_clips)]
+    found = [
+        entry
+        for folder, held_out in folders
+        if folder
+        for entry in Path(folder).iterdir()
+        if entry.name not in held_out
+    ]
+    found += [Path(path) for path in (data.photos, recipe.teacher.checkpoint, recipe.dytrack.start) if path]
+    return found + ([find_model(recipe.start)] if recipe.start else [])
+
+
+def data_hash(paths: Iterable[Path]) -> str:
+    """SHA-256 over names and contents; where the folders lie and in which order they come does not matter."""
+    lines = []
+    for path in paths:
+        for file in [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if entry.is_file()):
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            lines.append(f"{digest} {file.relative_to(path.parent)}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
