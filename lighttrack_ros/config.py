@@ -10,11 +10,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-import functools
 import io
 import json
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +23,6 @@ import yaml
 from lighttrack_ros.errors import LightTrackError
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
     from pydantic_core import ErrorDetails
 
 MAX_BYTES = 1_000_000  # of a file; the largest of ours, ranges.yaml of a transformer, has a tenth
@@ -93,9 +91,8 @@ def load(path: Path, version: int | None = None, remedy: str = "") -> dict[str, 
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise ValueError(f"over {MAX_BYTES:,} bytes, too large for settings")
-        data = json.loads(
-            json.dumps(yaml.load(io.StringIO(content.decode()), _Loader), default=str)
-        )  # only JSON's types
+        tree = yaml.load(io.StringIO(content.decode()), _Loader)
+        data = json.loads(json.dumps(tree, default=str))  # none but JSON's types; a date becomes text
         if not isinstance(data, dict):
             raise ValueError(f"expected `key: value` lines, found {type(data).__name__}")
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
@@ -116,16 +113,17 @@ def check(schema: type[_Schema], data: Any, where: str | Path, **given: Any) -> 
     Raises:
         LightTrackError: an entry is unknown, missing or not what the schema expects; names the first such.
     """
-    stored: Any = schema
-    if given:
-        stored = _without(stored, tuple(given))
-    adapter = _adapter(stored)
-    from pydantic import ValidationError
-
+    try:
+        from pydantic import ConfigDict, TypeAdapter, ValidationError
+    except ImportError as error:  # apt's pydantic is 1 on Ubuntu 22.04 and 24.04
+        raise LightTrackError(f"pydantic 2 is needed ({error}); python3 -m pip install 'pydantic>=2.6'") from error
+    stored: Any = _without(schema, given) if given else schema
+    # In a list, as pydantic takes settings for a standard dataclass only from what is around it.
+    adapter = TypeAdapter(list[stored], config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
     try:
         # As JSON, pydantic's strict mode is what YAML's own types call for: a list may be a tuple and a whole number
         # a float, while '128', true or 128.0 are no whole numbers.
-        values: _Schema = adapter.validate_json(json.dumps([data]))[0]
+        values = adapter.validate_json(json.dumps([data]))[0]
     except ValidationError as error:
         raise LightTrackError(_message(stored, error.errors(include_url=False)[0], where)) from error
     return schema(**vars(values), **given) if given else values
@@ -141,8 +139,8 @@ def save(path: Path, data: dict[str, Any], version: int, inline: bool = False) -
         OSError: the file cannot be written.
     """
     plain = json.loads(json.dumps({"version": version, **data}))
-    style = None if inline else False
-    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=style)
+    flow = None if inline else False
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=flow)
     path.write_text(text, encoding="utf-8")
 
 
@@ -160,7 +158,8 @@ class _Loader(yaml.SafeLoader):
         alias = self.check_event(yaml.AliasEvent)
         if alias or self._depth == MAX_DEPTH:
             what = "an alias (*name), which is not taken" if alias else f"more than {MAX_DEPTH} levels"
-            raise _yaml_error(f"found {what}", self.peek_event())  # type: ignore[no-untyped-call]
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=f"found {what}", problem_mark=mark)
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -170,38 +169,24 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise _yaml_error(f"found the key {key.value!r} twice", key)
+                problem = f"found the key {key.value!r} twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
-def _yaml_error(problem: str, at: Any) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
-
-
-@functools.cache
-def _without(schema: Any, given: tuple[str, ...]) -> Any:
+def _without(schema: Any, given: Container[str]) -> Any:
     """The dataclass without some of its fields."""
     types = typing.get_type_hints(schema, include_extras=True)
-    fields = [(item.name, types[item.name], copy.copy(item)) for item in dataclasses.fields(schema)]
-    return dataclasses.make_dataclass(schema.__name__, [entry for entry in fields if entry[0] not in given])
-
-
-@functools.cache
-def _adapter(schema: Any) -> TypeAdapter[list[Any]]:
-    try:
-        from pydantic import ConfigDict, TypeAdapter
-    except ImportError as error:  # apt's pydantic is 1 on Ubuntu 22.04 and 24.04
-        raise LightTrackError(f"pydantic 2 is needed ({error}); python3 -m pip install 'pydantic>=2.6'") from error
-    # In a list, as pydantic takes settings for a standard dataclass only from what is around it.
-    return TypeAdapter(list[schema], config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
+    fields = [item for item in dataclasses.fields(schema) if item.name not in given]
+    return dataclasses.make_dataclass("Stored", [(item.name, types[item.name], copy.copy(item)) for item in fields])
 
 
 def _message(schema: type, error: ErrorDetails, where: str | Path) -> str:
     kind, value, loc = error["type"], f"{error['input']!r:.100}", error["loc"][1:]
     steps = [f"entry {step + 1}" if isinstance(step, int) else step for step in loc]
     entry = ": ".join([str(where), *steps])
-    if kind in ("missing", "missing_argument"):
+    if kind == "missing":
         return f"{entry} is missing"
     if kind == "unexpected_keyword_argument":
         place, known = ": ".join([str(where), *steps[:-1]]), _keys(schema, loc[:-1])
@@ -216,8 +201,6 @@ def _message(schema: type, error: ErrorDetails, where: str | Path) -> str:
 def _keys(schema: Any, loc: tuple[int | str, ...]) -> list[str]:
     """The field names of the section at `loc`."""
     for step in loc:
-        if dataclasses.is_dataclass(schema):
-            schema = typing.get_type_hints(schema)[str(step)]
-        else:  # a mapping's or a list's
-            schema = next(kind for kind in reversed(typing.get_args(schema)) if kind is not ...)
+        kind = typing.get_type_hints(schema).get(str(step))  # None where the step is a mapping's key or an index
+        schema = next(filter(dataclasses.is_dataclass, (kind, *typing.get_args(kind))), schema)
     return [item.name for item in dataclasses.fields(schema)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from lighttrack_ros import config
-from lighttrack_ros.config import not_empty, within
+from lighttrack_ros.config import not_empty, one_of, within
 from lighttrack_ros.errors import LightTrackError
 
 VERSION = 1
@@ -125,7 +125,7 @@ class Model:
     architecture: Text
     template_size: Annotated[int, within(16, 1024)]  # side of the template crop, pixels
     search_sizes: tuple[int, ...]  # sides of the search crop; LightTrack: ordinary targets, small targets
-    stride: int  # crop pixels per cell
+    stride: Annotated[int, one_of(8, 16)]  # crop pixels per cell
     provenance: Provenance
     hyper_parameters: HyperParameters  # the tracker's own kind
     session: SessionSettings = SessionSettings()
@@ -239,20 +239,14 @@ def user_models() -> Path:
 def _check(model: Model, path: Path) -> None:
     """What concerns several entries, and the graphs."""
     fail = functools.partial(config.wrong, path)
-    if model.stride not in (8, 16):
-        raise fail("stride", model.stride, "8 or 16")
-    if model.tracker == "lighttrack" and len(model.search_sizes) != 2:
-        raise fail("search_sizes", list(model.search_sizes), "two sides: ordinary targets, small targets")
-    if model.tracker != "lighttrack" and len(model.search_sizes) != 1:
-        raise fail("search_sizes", list(model.search_sizes), "one side")
+    sides = (2, "two sides: ordinary targets, small targets") if model.tracker == "lighttrack" else (1, "one side")
+    if len(model.search_sizes) != sides[0]:
+        raise fail("search_sizes", list(model.search_sizes), sides[1])
     for size in model.search_sizes:
         if size % model.stride or not model.template_size < size <= 2048:
             nearest = max(round(size / model.stride), 1) * model.stride
-            raise fail(
-                "search_sizes",
-                size,
-                f"a multiple of {model.stride} over the template's {model.template_size} (try {nearest})",
-            )
+            expected = f"a multiple of {model.stride} over the template's {model.template_size} (try {nearest})"
+            raise fail("search_sizes", size, expected)
     if isinstance(model.hyper_parameters, LightTrackHyperParameters):
         near = model.hyper_parameters.near_size
         cells = 2 * model.stride  # an even number, as the target is in the middle
@@ -274,6 +268,5 @@ def _check_exits(
         raise fail("mode", parameters.mode, "one of " + ", ".join(parameters.modes))
     for mode, thresholds in parameters.modes.items():
         if len(thresholds) != exits - 1:
-            raise fail(
-                f"modes: {mode}", list(thresholds), f"{exits - 1} thresholds, 0 to 1: of every exit but the last"
-            )
+            expected = f"{exits - 1} thresholds, 0 to 1: of every exit but the last"
+            raise fail(f"modes: {mode}", list(thresholds), expected)

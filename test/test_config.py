@@ -29,6 +29,7 @@ class Rig:
     main: Camera
     folder: Path
     cameras: Mapping[str, Camera] = field(default_factory=dict)
+    spare: Camera | None = None
     range: tuple[float, float] = (0.0, 1.0)
     sizes: tuple[Annotated[int, at_least(1)], ...] = ()
     live: bool = True
@@ -41,7 +42,7 @@ def read(path: Path, text: str | bytes) -> Rig:
 
 def test_what_is_saved_is_read(tmp_path):
     cameras = {"links ü": Camera(3, mode="jpeg"), "1": Camera(4)}
-    rig = Rig(Camera(640, gain=1.0), tmp_path, cameras, (-1.0, 2.5), (1, 2), False)
+    rig = Rig(Camera(640, gain=1.0), tmp_path, cameras, Camera(2), (-1.0, 2.5), (1, 2), False)
     for inline in (False, True):
         data = asdict(rig)
         del data["folder"]
@@ -51,7 +52,7 @@ def test_what_is_saved_is_read(tmp_path):
 
 def test_a_whole_number_is_a_number_and_a_list_a_tuple(tmp_path):
     rig = read(tmp_path / "rig.yaml", "{main: {width: 1, gain: 1}, range: [0, 2], cameras: {7: {width: 2}}}")
-    assert rig == Rig(Camera(1, 1.0), tmp_path, {"7": Camera(2)}, (0.0, 2.0))
+    assert rig == Rig(Camera(1, 1.0), tmp_path, {"7": Camera(2)}, None, (0.0, 2.0))
     assert type(rig.main.gain) is type(rig.range[1]) is float
 
 
@@ -72,10 +73,15 @@ def test_a_whole_number_is_a_number_and_a_list_a_tuple(tmp_path):
         ("main: {width: 1, name: ''}", ": main: name is '', expected a text"),
         ("main: {width: 1, name: 2}", ": main: name: is 2, expected a text"),
         ("main: {width: 1, gian: 2}", ": main: unknown key 'gian' (did you mean 'gain'?)"),
-        ("main: {width: 1}\nzoom: 2", ": unknown key 'zoom' (known: main, cameras, range, sizes, live)"),
+        ("main: {width: 1}\nzoom: 2", ": unknown key 'zoom' (known: main, cameras, spare, range, sizes, live)"),
         ("main: {width: 1}\nfolder: x", ": unknown key 'folder' (known: "),
         ("main: {width: 1}\ncameras: {left: {with: 2}}", ": cameras: left: width is missing"),
         ("main: {width: 1}\ncameras: {left: {width: 2, gian: 2}}", ": cameras: left: unknown key 'gian' (did you mean"),
+        ("main: {width: 1}\nspare: {width: 2, gian: 2}", ": spare: unknown key 'gian' (did you mean 'gain'?)"),
+        (
+            "main: {width: 1}\ncameras: {width: {width: 2, zoom: 2}}",
+            ": cameras: width: unknown key 'zoom' (known: width",
+        ),
         ("main: {width: 1}\ncameras: []", ": cameras: is [], expected a section with keys"),
         ("main: {width: 1}\nrange: [1]", ": range: entry 2 is missing"),
         ("main: {width: 1}\nrange: [1, 2, 3]", ": range: is [1, 2, 3], expected fewer entries"),
