@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -284,6 +285,10 @@ class _PyCuda:
                 self._keeper.shutdown()
                 raise
         self._allocations: dict[int, Any] = {}
+        # PyCUDA destroys a stream or an event with the last reference to it. This is that reference: callers get
+        # numbers, so that no frame of a traceback can keep a stream beyond its context.
+        self._owned: dict[int, Any] = {}
+        self._numbers = itertools.count(1)
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -318,29 +323,29 @@ class _PyCuda:
 
     def create_stream(self) -> Handle:
         with self._errors("cuStreamCreate"):
-            return self._driver.Stream(_NON_BLOCKING)
+            return self._own(self._driver.Stream(_NON_BLOCKING))
 
     def stream_address(self, stream: Handle) -> int:
-        return int(stream.handle)
+        return int(self._owned[stream].handle)
 
     def destroy_stream(self, stream: Handle) -> None:
-        """PyCUDA destroys it with the last reference, which the caller must drop inside this context."""
+        del self._owned[stream]
 
     def synchronize(self, stream: Handle) -> None:
         with self._errors("cuStreamSynchronize"):
-            stream.synchronize()
+            self._owned[stream].synchronize()
 
     def upload(self, address: int, array: npt.NDArray[Any], stream: Handle) -> None:
         with self._errors("cuMemcpyHtoDAsync"):
-            self._driver.memcpy_htod_async(address, array, stream)
+            self._driver.memcpy_htod_async(address, array, self._owned[stream])
 
     def download(self, array: npt.NDArray[Any], address: int, stream: Handle) -> None:
         with self._errors("cuMemcpyDtoHAsync"):
-            self._driver.memcpy_dtoh_async(array, address, stream)
+            self._driver.memcpy_dtoh_async(array, address, self._owned[stream])
 
     def copy(self, to: int, source: int, size: int, stream: Handle) -> None:
         with self._errors("cuMemcpyDtoDAsync"):
-            self._driver.memcpy_dtod_async(to, source, size, stream)
+            self._driver.memcpy_dtod_async(to, source, size, self._owned[stream])
 
     def begin_capture(self, stream: Handle) -> None:
         raise LightTrackError("PyCUDA has no CUDA graphs")
@@ -356,22 +361,27 @@ class _PyCuda:
 
     def create_event(self) -> Handle:
         with self._errors("cuEventCreate"):
-            return self._driver.Event()
+            return self._own(self._driver.Event())
 
     def record(self, event: Handle, stream: Handle) -> None:
         with self._errors("cuEventRecord"):
-            event.record(stream)
+            self._owned[event].record(self._owned[stream])
 
     def milliseconds(self, start: Handle, end: Handle) -> float:
         with self._errors("cuEventElapsedTime"):
-            return float(start.time_till(end))
+            return float(self._owned[start].time_till(self._owned[end]))
 
     def destroy_event(self, event: Handle) -> None:
-        """As destroy_stream."""
+        del self._owned[event]
 
     def close(self) -> None:
         with self._errors("cuDevicePrimaryCtxRelease"), self._keeper:
             self._keeper.submit(self._context.detach).result()
+
+    def _own(self, thing: Any) -> int:
+        number = next(self._numbers)
+        self._owned[number] = thing
+        return number
 
     @contextlib.contextmanager
     def _errors(self, function: str) -> Iterator[None]:

@@ -118,7 +118,7 @@ class TensorRTEngine:
         self.input_buffers = {}
         try:
             with cuda.current():
-                # TensorRT's before CUDA's; PyCUDA destroys a stream with the last reference to it.
+                # TensorRT's before CUDA's.
                 self._context = self._engine = self._runtime = self._stream = None
                 self._resources.close()
         finally:
@@ -159,25 +159,21 @@ class TensorRTEngine:
         """Repeat the last run: (runs,) milliseconds on the GPU's clock, (runs,) on the host's."""
         gpu, host = np.empty(runs), np.empty(runs)
         with self._at_work() as cuda, contextlib.ExitStack() as events:
-            before = after = None
-            try:
-                before = cuda.create_event()
-                events.callback(cuda.destroy_event, before)
-                after = cuda.create_event()
-                events.callback(cuda.destroy_event, after)
-                for _ in range(2):  # captured by then
-                    self._start(cuda)
-                    cuda.synchronize(self._stream)
-                for index in range(runs):
-                    started = time.perf_counter()
-                    cuda.record(before, self._stream)
-                    self._start(cuda)
-                    cuda.record(after, self._stream)
-                    cuda.synchronize(self._stream)
-                    host[index] = (time.perf_counter() - started) * 1e3
-                    gpu[index] = cuda.milliseconds(before, after)
-            finally:
-                before = after = None  # PyCUDA destroys them with the last reference, in the context that is current
+            before = cuda.create_event()
+            events.callback(cuda.destroy_event, before)
+            after = cuda.create_event()
+            events.callback(cuda.destroy_event, after)
+            for _ in range(2):  # captured by then
+                self._start(cuda)
+                cuda.synchronize(self._stream)
+            for index in range(runs):
+                started = time.perf_counter()
+                cuda.record(before, self._stream)
+                self._start(cuda)
+                cuda.record(after, self._stream)
+                cuda.synchronize(self._stream)
+                host[index] = (time.perf_counter() - started) * 1e3
+                gpu[index] = cuda.milliseconds(before, after)
         return gpu, host
 
     def _load(self, trt: ModuleType, dimensions: Mapping[str, int], precision: str) -> None:
