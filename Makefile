@@ -6,7 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt
-SOURCES := $(shell find lighttrack_ros msg launch config cmake scripts engines/lighttrack_nano -type f \
+SOURCES := $(shell find lighttrack_ros msg srv launch config cmake scripts engines/lighttrack_nano -type f \
              -not -name '*.pyc' 2>/dev/null) CMakeLists.txt package.xml setup.py pyproject.toml
 
 .PHONY: demo test lint clean

@@ -1,44 +1,85 @@
-"""Start the tracker on a camera: ros2 launch lighttrack_ros tracker.launch.py image_topic:=/camera/image_raw"""
+"""Start the tracker on a camera: ros2 launch lighttrack_ros tracker.launch.py image_topic:=/camera/image_raw
 
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+An argument that is not given is not passed on, so that what a parent launch file, a `params_file` or the node itself
+has for it counts. Nothing is set for other processes: a camera's process needs camera_environment.launch.py.
+"""
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
-from lighttrack_ros.node.parameters import Parameters
-from lighttrack_ros.node.transport import transport_environment
 
-# Arguments that are parameters of the node, under the same names; the others are in config/tracker.yaml.
+NOT_GIVEN = ""
+# Arguments that are parameters of the node, under the same names: what they are, of which type, their choices.
 PARAMETERS = {
-    "model": "Name of a model folder in engines/, or the path of one.",
-    "backend": "What runs the networks: auto takes TensorRT where it and a GPU are, else ONNX Runtime.",
-    "image_transport": "raw (sensor_msgs/Image) or compressed (CompressedImage on <image_topic>/compressed).",
-    "reliability": "Asked of the camera: best_effort goes with every camera, reliable only with reliable ones.",
-    "autostart": "true: configure and activate at once; false: leave it to the lifecycle services.",
+    "model": ("Name of a model folder in engines/, or the path of one.", str, None),
+    "backend": ("What runs the networks: auto takes TensorRT where it and a GPU are, else ONNX Runtime.", str, None),
+    "threads": ("CPU threads inside one run of a network; 0: as many as a measurement finds best.", int, None),
+    "image_transport": (
+        "raw (sensor_msgs/Image) or compressed (CompressedImage on <image_topic>/compressed).",
+        str,
+        ["raw", "compressed"],
+    ),
+    "reliability": (
+        "Asked of the camera: auto what it offers; best_effort goes with every camera, reliable with reliable ones.",
+        str,
+        ["auto", "best_effort", "reliable"],
+    ),
+    "autostart": (
+        "true: configure and activate at once; false: leave it to the lifecycle services.",
+        bool,
+        ["true", "false"],
+    ),
+    "use_sim_time": ("true: time comes from /clock, as with a simulation or a bag.", bool, ["true", "false"]),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
-    defaults = {name: getattr(Parameters(), name) for name in PARAMETERS}
     arguments = [
         DeclareLaunchArgument("image_topic", default_value="image", description="Topic of the camera's images."),
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node, e.g. /drone1."),
+        DeclareLaunchArgument(
+            "params_file", default_value=NOT_GIVEN, description="YAML file of parameters; arguments given come before."
+        ),
+        DeclareLaunchArgument(
+            "log_level",
+            default_value="info",
+            choices=["debug", "info", "warn", "error", "fatal"],
+            description="From which level on the node logs.",
+        ),
+        DeclareLaunchArgument(
+            "respawn",
+            default_value="false",
+            choices=["true", "false"],
+            description="true: start the node again, after 2 s, when its process has ended by itself or was killed.",
+        ),
     ]
-    for name, description in PARAMETERS.items():
-        default = str(defaults[name]).lower() if isinstance(defaults[name], bool) else defaults[name]
-        arguments.append(DeclareLaunchArgument(name, default_value=default, description=description))
-    # For whatever else is launched together with the tracker: it is the camera's process that needs it most.
-    environment = [SetEnvironmentVariable(name, value) for name, value in transport_environment().items()]
-    tracker = Node(
-        package="lighttrack_ros",
-        executable="tracker_node",
-        name="tracker",
-        namespace=LaunchConfiguration("namespace"),
-        output="screen",
-        remappings=[("image", LaunchConfiguration("image_topic"))],
-        parameters=[
-            {name: ParameterValue(LaunchConfiguration(name), value_type=type(defaults[name])) for name in PARAMETERS}
-        ],
-    )
-    return LaunchDescription([*arguments, *environment, tracker])
+    for name, (description, _, choices) in PARAMETERS.items():
+        among = choices and [NOT_GIVEN, *choices]
+        arguments.append(DeclareLaunchArgument(name, default_value=NOT_GIVEN, choices=among, description=description))
+    return LaunchDescription([*arguments, OpaqueFunction(function=_tracker)])
+
+
+def _tracker(context):
+    """The node, with just those parameters that were given."""
+    given = {}
+    for name, (_, kind, _) in PARAMETERS.items():
+        if LaunchConfiguration(name).perform(context) != NOT_GIVEN:
+            given[name] = ParameterValue(LaunchConfiguration(name), value_type=kind)
+    file = LaunchConfiguration("params_file").perform(context)
+    return [
+        Node(
+            package="lighttrack_ros",
+            executable="tracker_node",
+            name="tracker",
+            namespace=LaunchConfiguration("namespace"),
+            output="screen",
+            remappings=[("image", LaunchConfiguration("image_topic"))],
+            parameters=([file] if file != NOT_GIVEN else []) + ([given] if given else []),
+            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+            respawn=LaunchConfiguration("respawn").perform(context) == "true",
+            respawn_delay=2.0,
+        )
+    ]

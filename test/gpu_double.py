@@ -544,8 +544,10 @@ def pycuda_module(gpu: Gpu) -> types.ModuleType:
             self.handle = gpu.make(Stream())
 
         def synchronize(self) -> None:
+            handle = self.handle
+            del self  # PyCUDA is C++: none of its frames keeps a stream beyond the call
             attempt("cuStreamSynchronize")
-            gpu.synchronize(self.handle)
+            gpu.synchronize(handle)
 
         def __del__(self) -> None:
             if hasattr(self, "handle") and not gpu.lost:
@@ -558,7 +560,9 @@ def pycuda_module(gpu: Gpu) -> types.ModuleType:
             self.handle = gpu.make(Event())
 
         def record(self, stream: Stream_) -> None:
-            gpu.record(self.handle, stream.handle)
+            handle, into = self.handle, stream.handle
+            del self, stream
+            gpu.record(handle, into)
 
         def time_till(self, other: Event_) -> float:
             return gpu.elapsed(self.handle, other.handle)
@@ -581,16 +585,22 @@ def pycuda_module(gpu: Gpu) -> types.ModuleType:
         return array
 
     def memcpy_htod_async(dest: int, src: np.ndarray, stream: Stream_) -> None:
+        handle = stream.handle
+        del stream
         attempt("cuMemcpyHtoDAsync")
-        gpu.upload(dest, src.ctypes.data, src.nbytes, stream.handle)
+        gpu.upload(dest, src.ctypes.data, src.nbytes, handle)
 
     def memcpy_dtoh_async(dest: np.ndarray, src: int, stream: Stream_) -> None:
+        handle = stream.handle
+        del stream
         attempt("cuMemcpyDtoHAsync")
-        gpu.download(dest.ctypes.data, src, dest.nbytes, stream.handle)
+        gpu.download(dest.ctypes.data, src, dest.nbytes, handle)
 
     def memcpy_dtod_async(dest: int, src: int, size: int, stream: Stream_) -> None:
+        handle = stream.handle
+        del stream
         attempt("cuMemcpyDtoDAsync")
-        gpu.copy(dest, src, size, stream.handle)
+        gpu.copy(dest, src, size, handle)
 
     driver.Error, driver.Device, driver.Context, driver.Stream, driver.Event = Error, Device, Context, Stream_, Event_
     driver.init = lambda flags=0: attempt("cuInit")

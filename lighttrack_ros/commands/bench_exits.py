@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these sequences alone")
     parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these sequences out")
     parser.add_argument("--against", metavar="MODEL", help="a model of the same exits to compare with, exit by exit")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: the backend chooses")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: half of the cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
 
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     sequences = [each for each in find_sequences(args.sequences, args.only, args.skip) if each.truth is not None]
     if not sequences:
         raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
-    print(f"{model.name}: {model.architecture}, {args.threads or 'all'} threads, {describe_machine()}")
+    print(f"{model.name}: {model.architecture}, threads: {args.threads or 'half of the cores'}, {describe_machine()}")
     figures = exit_figures(model, other, sequences, args.threads)
     _print(figures)
     if args.json is not None:

@@ -15,7 +15,7 @@ from lighttrack_ros.media.video import check_writable
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", default=[], metavar="NAME", help="these networks alone")
     parser.add_argument("--rounds", type=int, default=20, help="runs of each (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads a run; 0: all")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads a run; 0: half of the cores")
     parser.add_argument("--backend", default="onnxruntime", help="what runs them (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
 
@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
         raise LightTrackError(f"--rounds is {args.rounds}, expected at least 1")
     if args.json is not None:
         check_writable(args.json)
-    print(f"{args.backend}, {args.threads or 'all'} threads, {describe_machine()}, {args.rounds} rounds in turn")
+    threads = args.threads or "half the cores"
+    print(f"{args.backend}, threads: {threads}, {describe_machine()}, {args.rounds} rounds in turn")
     measured = costs.measure(args.models or list(costs.MODELS), args.rounds, args.threads, args.backend)
     print(f"{'':18} {'':33} params M   MACs M   median ms   p95 ms  ratio")
     for cost in measured:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
     parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder a sequence inside")
     parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads a step; 0: the backend chooses")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads a step; 0: as measured")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="evaluate these sequences alone")
     parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these sequences out")
     parser.add_argument(

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", action="store_true", help="judge the settings that the model has; fit nothing")
     parser.add_argument("--write", action="store_true", help="write the result into the model's model.yaml")
     parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads a step; 0: the backend chooses")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads a step; 0: as measured")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write settings and figures to this file")
 
 

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="name or folder of a DyTrack model")
     parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder a sequence inside")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="use these sequences alone")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: the backend chooses")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: half of the cores")
 
 
 def run(args: argparse.Namespace) -> int:

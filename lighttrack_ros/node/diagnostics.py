@@ -11,11 +11,15 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 LOG_PERIOD = 5.0  # seconds in which a kind of problem is logged once
+CREDIBLE = 60.0  # seconds: an image that seems older has a stamp of another clock
+UNKNOWN = "unknown"
 WINDOW = 10.0  # seconds over which rates and percentiles are taken
 
 COUNTS = ("images_received", "images_decoded", "images_processed", "images_dropped")
 PROBLEMS = {
     "bad_images": "image not used",
+    "images_lost": "images lost",
+    "silent_camera": "no images",
     "bad_boxes": "init box not used",
     "stamps_gone": "init box",
     "incompatible_publishers": "camera",
@@ -49,16 +53,18 @@ class Health:
                 self._times[name].append(now)
                 _forget(self._times[name], now)
 
-    def problem(self, kind: str, message: str) -> None:
+    def problem(self, kind: str, message: str, throttled: bool = True, number: int = 1) -> None:
         """Count it, and log it unless one of its kind was logged a moment ago.
 
         Args:
             kind: one of PROBLEMS.
+            throttled: False for what follows from somebody's order: it is always logged.
+            number: how many of them.
         """
         now = time.monotonic()
         with self._lock:
-            self._counts[kind] += 1
-            if now - self._logged.get(kind, -LOG_PERIOD) < LOG_PERIOD:
+            self._counts[kind] += number
+            if throttled and now - self._logged.get(kind, -LOG_PERIOD) < LOG_PERIOD:
                 self._silent[kind] += 1
                 return
             self._logged[kind] = now
@@ -104,9 +110,9 @@ class Health:
         values = {}
         for column, name in enumerate(("latency", "processing")):
             # A replayed bag or a camera with a clock of its own: the difference says nothing.
-            known = len(samples) and (column or bool(np.all(np.abs(samples[:, 0]) < 60e3)))
+            known = len(samples) and (column or bool(np.all(np.abs(samples[:, 0]) < CREDIBLE * 1e3)))
             for percent in (50, 95, 99):
-                value = f"{np.percentile(samples[:, column], percent):.2f}" if known else "unknown"
+                value = f"{np.percentile(samples[:, column], percent):.2f}" if known else UNKNOWN
                 values[f"{name}_p{percent}_ms"] = value
         return values
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.logging import LoggingSeverity  # type: ignore[attr-defined]
+
 
 def forward_logs(logger: Any) -> None:
     """From now on, and from INFO on.
@@ -23,10 +26,16 @@ class _ToRos(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A line of code a level: rclpy refuses one that changes its level.
-        if record.levelno >= logging.ERROR:
-            self._logger.error(record.getMessage())
-        elif record.levelno >= logging.WARNING:
-            self._logger.warning(record.getMessage())
-        else:
-            self._logger.info(record.getMessage())
+        severity = next(severity for level, severity in _SEVERITIES if record.levelno >= level)
+        # Below rclpy's own `info()`, which would name this line as the source, not the record's.
+        if self._logger.is_enabled_for(severity):
+            place = (record.funcName, record.pathname, record.lineno)
+            rclpy_implementation.rclpy_logging_rcutils_log(severity, self._logger.name, record.getMessage(), *place)
+
+
+_SEVERITIES = (
+    (logging.ERROR, LoggingSeverity.ERROR),
+    (logging.WARNING, LoggingSeverity.WARN),
+    (logging.INFO, LoggingSeverity.INFO),
+    (logging.NOTSET, LoggingSeverity.DEBUG),
+)

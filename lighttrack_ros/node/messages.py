@@ -71,6 +71,18 @@ def read_compressed_image(message: Stamped) -> Frame:
     return decode_compressed(reader.string(), reader.octets())
 
 
+def encoding_of(message: Stamped, compressed: bool) -> str:
+    """The encoding of a serialised Image, or the format of a CompressedImage.
+
+    Raises:
+        LightTrackError: the message cannot be read.
+    """
+    reader = _CdrReader(message.data, message.body)
+    if not compressed:
+        reader.uint32(), reader.uint32()  # height, width
+    return reader.string()
+
+
 def target_message(message: Stamped, report: Report, target_id: str, model: str) -> TrackedTarget:
     """What is known of the target on one image; the caller fills in the times."""
     target = TrackedTarget(

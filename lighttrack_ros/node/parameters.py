@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.models import DEFAULT_MODEL
+from lighttrack_ros.node.scheduling import ALL_CPUS
 from lighttrack_ros.runtime import BACKENDS
 
 # When a parameter may be changed.
@@ -46,8 +47,25 @@ class Parameters:
         among=BACKENDS,
     )
     threads: int = _parameter(
-        0, "CPU threads inside one run of a network; 0 lets the backend choose.", UNCONFIGURED, low=0, high=64
+        0,
+        "CPU threads inside one run of a network; 0: as many as a short measurement finds best, at most half of the "
+        "cores.",
+        UNCONFIGURED,
+        low=0,
+        high=64,
     )
+    spin: bool = _parameter(
+        False,
+        "Let ONNX Runtime's threads wait busily: some ms less on an idle machine, many more on a busy one.",
+        UNCONFIGURED,
+    )
+    nice: int = _parameter(
+        0, "Nice value of the node's threads; less than 0 needs permission.", UNCONFIGURED, low=-20, high=19
+    )
+    fifo_priority: int = _parameter(
+        0, "SCHED_FIFO priority of the node's threads, needs permission; 0: off.", UNCONFIGURED, low=0, high=99
+    )
+    cpus: str = _parameter(ALL_CPUS, "CPUs that the node's threads may run on, e.g. 2,3; or all.", UNCONFIGURED)
     image_transport: str = _parameter(
         "raw",
         "raw subscribes to sensor_msgs/Image on `image`, compressed to CompressedImage on `image/compressed`.",
@@ -55,10 +73,10 @@ class Parameters:
         among=("raw", "compressed"),
     )
     reliability: str = _parameter(
-        "best_effort",
-        "Reliability asked of the camera; best_effort goes with every publisher, reliable only with reliable ones.",
+        "auto",
+        "Reliability asked of the camera: auto what its publishers offer; reliable goes with reliable ones only.",
         UNCONFIGURED,
-        among=("best_effort", "reliable"),
+        among=("auto", "best_effort", "reliable"),
     )
     autostart: bool = _parameter(True, "Configure and activate without being told to.", AT_START)
     buffer_seconds: float = _parameter(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import math
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, qos_policy_name_from_kind
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_srvs.srv import SetBool, Trigger
 
@@ -26,10 +29,14 @@ from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import Model, load_model
 from lighttrack_ros.msg import InitBox, TrackedTarget
 from lighttrack_ros.node import parameters
-from lighttrack_ros.node.diagnostics import Health, diagnostic_array
+from lighttrack_ros.node.deferred_service import Answer, create_deferred_service
+from lighttrack_ros.node.diagnostics import CREDIBLE, UNKNOWN, Health, diagnostic_array
 from lighttrack_ros.node.frame_buffer import FrameBuffer
 from lighttrack_ros.node.image_stream import ImageStream
+from lighttrack_ros.node.loss import LossMeter
 from lighttrack_ros.node.messages import (
+    Stamped,
+    encoding_of,
     image_message,
     read_compressed_image,
     read_header,
@@ -38,11 +45,17 @@ from lighttrack_ros.node.messages import (
     to_nanoseconds,
     to_time,
 )
-from lighttrack_ros.node.tracking_loop import NO_TARGET, Outcome, TrackingLoop
+from lighttrack_ros.node.scheduling import Scheduling
+from lighttrack_ros.node.tracking_loop import NO_TARGET, Outcome, Start, TrackingLoop
+from lighttrack_ros.node.transport import CAMERA_PROFILE, fastdds_profile, little_shared_memory
 from lighttrack_ros.pictures.target import draw_target
 from lighttrack_ros.runtime.watch import Watch, watch
 from lighttrack_ros.session import Session, State
+from lighttrack_ros.srv import TrackTarget
 from lighttrack_ros.trackers import Tracker, create_tracker
+
+_SILENCE = 3.0  # seconds without an image before the log says so
+_LOSS_SHARE = 0.1  # of the images: less is counted, and not complained of
 
 
 class TrackerNode(LifecycleNode):
@@ -63,7 +76,14 @@ class TrackerNode(LifecycleNode):
         self._active: _Active | None = None
         self._loading: Watch | None = None  # while the model is loaded
         super().__init__("tracker")
-        self.parameters = parameters.declare(self)
+        try:
+            self.parameters = parameters.declare(self)
+        except LightTrackError as error:
+            self.get_logger().error(str(error))
+            raise
+        self._scheduling = Scheduling()
+        self._finalized = False
+        self._publishers: list[Any] = []  # of a configured node
         self.add_on_set_parameters_callback(self._on_parameters)
         self._health = Health(self.get_logger().warning)
         self._enabled = True
@@ -72,8 +92,13 @@ class TrackerNode(LifecycleNode):
         self._reported_counts = self._health.counts()
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/enable", self._on_enable)
+        self._track_service = create_deferred_service(self, TrackTarget, "~/track", self._on_track)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
-        self.create_timer(self.parameters.diagnostics_period, self._on_timer)
+        # Diagnostics must come also where nobody publishes the simulation's clock.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(self.parameters.diagnostics_period, self._on_timer, clock=steady)
+        if warning := little_shared_memory():
+            self.get_logger().warning(warning)
 
     def autostart(self) -> None:
         """Configure and activate; what goes wrong is logged, and the node stays as far as it got."""
@@ -84,7 +109,7 @@ class TrackerNode(LifecycleNode):
         self._failure = ""
         try:
             with self._diagnostics_while_loading():
-                self._loaded = _load(self.parameters)
+                self._loaded = _load(self.parameters, self._schedule)
         except LightTrackError as error:
             self._failure = str(error)
         except Exception:  # rclpy would swallow it and finalise the node
@@ -92,9 +117,15 @@ class TrackerNode(LifecycleNode):
         if self._loaded is None:
             self.get_logger().error(f"not configured: {self._failure}")
             return TransitionCallbackReturn.FAILURE
-        self._target_publisher = self.create_lifecycle_publisher(TrackedTarget, "~/target", QoSProfile(depth=10))
-        self._annotated_publisher = self.create_lifecycle_publisher(Image, "~/annotated", QoSProfile(depth=1))
-        self._timing_publisher = self.create_lifecycle_publisher(DiagnosticArray, "~/timing", QoSProfile(depth=10))
+        try:
+            self._target_publisher = self._create_publisher(TrackedTarget, "~/target", 10)
+            self._annotated_publisher = self._create_publisher(Image, "~/annotated", 1)
+            self._timing_publisher = self._create_publisher(DiagnosticArray, "~/timing", 10)
+        except RuntimeError as error:  # what rclpy makes of a QoS override that cannot be
+            self._failure = str(error)
+            self.get_logger().error(f"not configured: {self._failure}")
+            self._unload()
+            return TransitionCallbackReturn.FAILURE
         loaded = self._loaded
         self.get_logger().info(
             f"model {loaded.model.name} on {loaded.tracker.backend}, warmed up in {loaded.seconds:.1f} s"
@@ -104,34 +135,72 @@ class TrackerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._loaded is not None
         result = super().on_activate(state)
+        try:
+            self._subscribe(self._loaded)
+        except LightTrackError as error:
+            self.get_logger().error(f"not activated: {error}")
+            super().on_deactivate(state)
+            return TransitionCallbackReturn.FAILURE
+        return result
+
+    def _create_publisher(self, kind: Any, name: str, depth: int) -> Any:
+        overriding = QoSOverridingOptions.with_default_policies()
+        publisher = self.create_lifecycle_publisher(
+            kind, name, QoSProfile(depth=depth), qos_overriding_options=overriding
+        )
+        self._publishers.append(publisher)
+        return publisher
+
+    def _subscribe(self, loaded: _Loaded) -> None:
+        """To images and boxes.
+
+        Raises:
+            LightTrackError: a QoS override that cannot be; nothing is left of the subscriptions.
+        """
         compressed = self.parameters.image_transport == "compressed"
+        self._loss = LossMeter()
+        self._beginning_told = self._rate_told = False
+        stream = ImageStream(
+            self,
+            CompressedImage if compressed else Image,
+            self._image_topic(compressed),
+            self.parameters.reliability,
+            self._on_image,
+            self._on_incompatible,
+            self._is_wanted,
+        )
         loop = TrackingLoop(
-            self._loaded.tracker,
-            self._loaded.session,
+            loaded.tracker,
+            loaded.session,
             FrameBuffer(self.parameters.buffer_seconds, self.parameters.buffer_megabytes * 10**6),
             read_compressed_image if compressed else read_image,
             self._publish,
             self._health,
             self._enabled,
+            self.get_logger().info,
         )
         inits = [
             self.create_subscription(InitBox, "init_box", self._on_init_box, 1),
             self.create_subscription(RegionOfInterest, "init_roi", self._on_init_roi, 1),
         ]
-        stream = ImageStream(
-            self,
-            CompressedImage if compressed else Image,
-            self._image_topic(compressed),
-            self.parameters.reliability == "reliable",
-            self._on_image,
-            self._on_incompatible,
-            # Without a target, and without anybody who could draw a box on an image that is past, few are needed.
-            lambda: loop.has_target or any(self.count_publishers(init.topic_name) for init in inits),
-        )
         self._active = _Active(loop, stream, inits)
+        self._last_image = time.monotonic()  # none yet: silence is counted from here
         stream.start()
-        self.get_logger().info(f"waiting for images on {stream.topic} and for a box on init_box or init_roi")
-        return result
+        names = ", ".join(init.topic_name for init in inits)
+        self.get_logger().info(
+            f"waiting for images on {stream.topic} and for a box on {names} or from {self._track_service.service_name}"
+        )
+
+    def _is_wanted(self) -> bool:
+        """Few images are while there is no target, and nobody who looks or could draw a box on a past image."""
+        active = self._active
+        if active is None:
+            return False
+        if active.loop.has_target or self._annotated_publisher.get_subscription_count():
+            return True
+        # rclpy counts clients from Jazzy on.
+        clients = getattr(self, "count_clients", lambda _: 0)(self._track_service.service_name)
+        return bool(clients) or any(self.count_publishers(init.topic_name) for init in active.inits)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
@@ -144,6 +213,7 @@ class TrackerNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
         self._unload()
+        self._finalized = True
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -164,7 +234,7 @@ class TrackerNode(LifecycleNode):
         active.stream.stop()
         for subscription in active.inits:
             self.destroy_subscription(subscription)
-        active.loop.stop()
+        active.loop.stop("the node was deactivated")
         self._last_report = NO_TARGET
 
     def _unload(self) -> None:
@@ -172,9 +242,8 @@ class TrackerNode(LifecycleNode):
             return
         loaded, self._loaded = self._loaded, None
         loaded.tracker.close()
-        self.destroy_lifecycle_publisher(self._target_publisher)
-        self.destroy_lifecycle_publisher(self._annotated_publisher)
-        self.destroy_lifecycle_publisher(self._timing_publisher)
+        while self._publishers:
+            self.destroy_lifecycle_publisher(self._publishers.pop())
 
     def _image_topic(self, compressed: bool) -> str:
         topic = self.resolve_topic_name("image")
@@ -182,17 +251,60 @@ class TrackerNode(LifecycleNode):
 
     def _on_image(self, data: bytes) -> None:
         """In the stream's thread."""
-        assert self._active is not None
+        active = self._active
+        if active is None:
+            return
         try:
-            self._active.loop.put(read_header(data))
+            message = read_header(data)
         except LightTrackError as error:
             self._health.problem("bad_images", str(error))
+            return
+        active.loop.put(message)
+        self._last_image = time.monotonic()
+        if not self._beginning_told:
+            self._beginning_told = True
+            self._tell_beginning(active, message)
+        self._look_for_loss(active.stream, message.stamp)
+
+    def _tell_beginning(self, active: _Active, message: Stamped) -> None:
+        """The first image, for whoever reads the log."""
+        with contextlib.suppress(LightTrackError):  # the loop says what is wrong with it
+            frame = active.loop.read(message)
+            encoding = encoding_of(message, self.parameters.image_transport == "compressed")
+            self.get_logger().info(
+                f"first image on {active.stream.topic}: {frame.width} x {frame.height}, {encoding}, frame_id "
+                f"{message.frame_id!r}, received in {active.stream.reliability.replace('_', ' ')}"
+            )
+
+    def _look_for_loss(self, stream: ImageStream, stamp: int) -> None:
+        """Images that never arrived show as gaps between the stamps of those that did."""
+        if not stream.takes_all:
+            self._loss.restart()
+            return
+        missing = self._loss.add(stamp)
+        if not self._rate_told and self._loss.rate:
+            self._rate_told = True
+            self.get_logger().info(f"images on {stream.topic} come at {self._loss.rate:.1f} Hz, by their stamps")
+        if not missing:
+            return
+        share = self._loss.lost_share
+        if share < _LOSS_SHARE:
+            self._health.count("images_lost", missing)
+            return
+        self._health.problem(
+            "images_lost",
+            f"{100 * share:.0f} % of the images of {stream.topic} ({self._loss.rate:.1f} Hz by their stamps) are lost "
+            f"before they arrive here, received in {stream.reliability.replace('_', ' ')}; start the camera's process "
+            f"with the Fast DDS profile {fastdds_profile(CAMERA_PROFILE)} (docs/node.md, Raw images)",
+            number=missing,
+        )
 
     def _publish(self, outcome: Outcome) -> None:
         """In the loop's thread."""
         assert self._loaded is not None
         message, report = outcome.arrival.message, outcome.report
         target = target_message(message, report, outcome.target_id, self._loaded.model.name)
+        target.end_reason = outcome.end_reason
         target.frames_dropped = outcome.dropped
         target.processing_time = time.perf_counter() - outcome.began
         self._target_publisher.publish(target)
@@ -202,8 +314,9 @@ class TrackerNode(LifecycleNode):
             self._health.latency(since_stamp, time.perf_counter() - outcome.began)
         if report.network is not None and self._timing_publisher.get_subscription_count():
             self._tell_timing(outcome, target.processing_time)
-        if self._annotated_publisher.get_subscription_count():
-            self._annotate(outcome)
+        active = self._active
+        if active is not None and self._annotated_publisher.get_subscription_count():
+            self._annotate(active, outcome)
 
     def _tell_timing(self, outcome: Outcome, processing: float) -> None:
         """Where the time went that one image took, milliseconds; the image is told by its header."""
@@ -218,14 +331,15 @@ class TrackerNode(LifecycleNode):
             "decode": outcome.began + processing - ended,
         }
         values = {f"{name}_ms": f"{value * 1e3:.3f}" for name, value in seconds.items()}
+        if self.get_parameter("use_sim_time").value or abs(seconds["transport"]) > CREDIBLE:
+            values["transport_ms"] = UNKNOWN  # the stamps are not of this clock
         timing = diagnostic_array(f"{self.get_fully_qualified_name()[1:]}: timing", DiagnosticStatus.OK, "", values)
         timing.header.stamp, timing.header.frame_id = to_time(message.stamp), message.frame_id
         self._timing_publisher.publish(timing)
 
-    def _annotate(self, outcome: Outcome) -> None:
-        assert self._active is not None
+    def _annotate(self, active: _Active, outcome: Outcome) -> None:
         try:
-            frame = outcome.frame or self._active.loop.read(outcome.arrival.message)
+            frame = outcome.frame or active.loop.read(outcome.arrival.message)
         except LightTrackError as error:
             self._health.problem("bad_images", str(error))
             return
@@ -241,22 +355,34 @@ class TrackerNode(LifecycleNode):
     def _on_init_roi(self, message: RegionOfInterest) -> None:
         self._track(Box(message.x_offset, message.y_offset, message.width, message.height), 0, "")
 
-    def _track(self, box: Box, stamp: int, target_id: str) -> None:
-        if self._active is None:
-            return
-        if not (all(map(math.isfinite, box)) and box.width >= 1 and box.height >= 1):
-            self._health.problem(
-                "bad_boxes", f"{tuple(box)}: expected finite numbers, width and height at least 1 pixel"
-            )
-            return
-        self._active.loop.track(box, stamp, target_id)
-        self._active.stream.wake()
+    def _on_track(self, request: TrackTarget.Request, answer: Answer) -> None:
+        box = Box(request.x, request.y, request.width, request.height)
+
+        def on_start(start: Start) -> None:
+            response = TrackTarget.Response(accepted=start.accepted, message=start.words)
+            response.stamp = to_time(start.stamp)
+            answer.give(response)
+
+        self._track(box, to_nanoseconds(request.header.stamp), request.target_id, on_start)
+
+    def _track(self, box: Box, stamp: int, target_id: str, answer: Callable[[Start], object] = lambda _: None) -> None:
+        active = self._active
+        if active is None:
+            answer(Start(False, words="the node is not active"))
+        elif not (all(map(math.isfinite, box)) and box.width >= 1 and box.height >= 1):
+            words = f"{tuple(box)}: expected finite numbers, width and height at least 1 pixel"
+            self._health.problem("bad_boxes", words, throttled=False)
+            answer(Start(False, words=words))
+        else:
+            active.loop.track(box, stamp, target_id, answer)
+            active.stream.wake()
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._active is None:
             response.success, response.message = False, "not active: there is no target"
             return response
-        self._active.loop.reset()
+        self.get_logger().info("told to forget the target (reset)")
+        self._active.loop.reset("told to forget it (reset)")
         response.success, response.message = True, "target forgotten"
         return response
 
@@ -265,6 +391,7 @@ class TrackerNode(LifecycleNode):
         if self._active is not None:
             self._active.loop.enable(self._enabled)
         response.success, response.message = True, "enabled" if self._enabled else "disabled: images are left alone"
+        self.get_logger().info(f"told to be {response.message}")
         return response
 
     def _on_parameters(self, given: list[Parameter[Any]]) -> SetParametersResult:
@@ -295,7 +422,7 @@ class TrackerNode(LifecycleNode):
             "model": self._loaded.model.name if self._loaded else self.parameters.model,
             "backend": self._loaded.tracker.backend if self._loaded else self.parameters.backend,
             "image_transport": self.parameters.image_transport,
-            "reliability": self.parameters.reliability,
+            "reliability": self._active.stream.reliability if self._active else self.parameters.reliability,
             **self._health.rates(),
             **self._health.percentiles(),
             **self._health.counts(),
@@ -309,6 +436,12 @@ class TrackerNode(LifecycleNode):
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
         self._reported_counts = self._health.counts()
+
+    def _schedule(self) -> None:
+        chosen = self.parameters
+        refused = self._scheduling.arrange(chosen.nice, chosen.fifo_priority, chosen.cpus)
+        if refused:
+            self.get_logger().warning(refused)
 
     @contextlib.contextmanager
     def _diagnostics_while_loading(self) -> Iterator[None]:
@@ -336,20 +469,46 @@ class TrackerNode(LifecycleNode):
             return DiagnosticStatus.OK, f"configuring: {loading.status() or 'loading the model'}"
         if self._failure:
             return DiagnosticStatus.ERROR, f"not configured: {self._failure}"
+        if self._finalized:
+            return DiagnosticStatus.OK, "finalized"
         if self._active is None:
             return DiagnosticStatus.OK, "inactive" if self._loaded else "unconfigured"
         counts = self._health.counts()
         new = {name: counts[name] - self._reported_counts[name] for name in counts}
         topic = self._active.stream.topic
         if not new["images_received"]:
-            publishers = self.count_publishers(topic)
-            hint = "" if not publishers else ": check QoS and the camera's transport, see docs/node.md"
-            return DiagnosticStatus.WARN, f"no images on {topic} ({publishers} publishers{hint})"
+            words = self._why_no_images(topic)
+            if time.monotonic() - self._last_image > _SILENCE:
+                self._health.problem("silent_camera", words)
+            return DiagnosticStatus.WARN, words
         if new["internal_errors"] or new["tracker_errors"]:
             return DiagnosticStatus.ERROR, "errors while tracking, see the log"
         if new["bad_images"]:
             return DiagnosticStatus.WARN, f"{new['bad_images']} images on {topic} could not be used, see the log"
+        if new["images_lost"] and self._loss.lost_share > _LOSS_SHARE:
+            share = 100 * self._loss.lost_share
+            return (
+                DiagnosticStatus.WARN,
+                f"{share:.0f} % of the images on {topic} are lost on the way: the camera's process needs "
+                f"{CAMERA_PROFILE}, see docs/node.md",
+            )
         return DiagnosticStatus.OK, self._last_report.state.name.lower() if self._enabled else "disabled"
+
+    def _why_no_images(self, topic: str) -> str:
+        publishers = self.get_publishers_info_by_topic(topic)
+        if publishers:
+            hint = "check QoS and the camera's transport, see docs/node.md"
+            return f"no images on {topic} ({len(publishers)} publishers: {hint})"
+        kind = "sensor_msgs/msg/CompressedImage" if topic.endswith("/compressed") else "sensor_msgs/msg/Image"
+        ours = self._annotated_publisher.topic_name
+        others = [
+            name for name, types in self.get_topic_names_and_types() if kind in types and name not in (topic, ours)
+        ]
+        published = [name for name in others if self.count_publishers(name)]
+        # The most similar first.
+        published.sort(key=lambda name: difflib.SequenceMatcher(None, name, topic).ratio(), reverse=True)
+        there = f"images are published on {', '.join(published[:3])}" if published else "nobody publishes images"
+        return f"no images on {topic} (0 publishers; {there})"
 
 
 @dataclass
@@ -379,7 +538,7 @@ def _clock_offset() -> float:
             return wall - before
 
 
-def _load(chosen: parameters.Parameters) -> _Loaded:
+def _load(chosen: parameters.Parameters, schedule: Callable[[], object]) -> _Loaded:
     """Load the model and take it through a first target, so that the first real one finds everything warm.
 
     Raises:
@@ -387,7 +546,8 @@ def _load(chosen: parameters.Parameters) -> _Loaded:
     """
     began = time.perf_counter()
     model = load_model(chosen.model)
-    tracker = create_tracker(model, chosen.backend, chosen.threads)
+    schedule()  # before the backend starts its threads, which inherit it
+    tracker = create_tracker(model, chosen.backend, chosen.threads, chosen.spin)
     session = Session(tracker, model.session)
     frame = from_bgr(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8))
     session.start(frame, Box(280.0, 200.0, 80.0, 80.0))

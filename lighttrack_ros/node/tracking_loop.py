@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 import time
@@ -19,7 +20,8 @@ from lighttrack_ros.session import NOWHERE, Report, Session, State
 from lighttrack_ros.trackers import Tracker
 
 CATCH_UP = 0.5  # seconds in which the images between an old one and the present are gone through
-PATIENCE = 10**9  # nanoseconds by which the stamp of an init box may be ahead of the newest image
+AHEAD = 10**9  # nanoseconds by which the stamp of an init box may be ahead of the newest image
+PATIENCE = 3.0  # seconds for which an init box waits for its image
 STRANGERS = 3  # images of another size in a row after which the camera is taken to have changed
 
 NO_TARGET = Report(State.IDLE, NOWHERE, 0.0)
@@ -34,6 +36,7 @@ class Outcome:
         began: when the image was taken up, time.perf_counter().
         dropped: images skipped since the last outcome, because a newer one was there.
         live: False for an old image, gone through only to catch up.
+        end_reason: why the target before it ended, if it did; empty otherwise.
     """
 
     arrival: Arrival
@@ -43,6 +46,21 @@ class Outcome:
     began: float
     dropped: int
     live: bool
+    end_reason: str = ""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What became of an init box.
+
+    Attributes:
+        stamp: of the image that it was taken on, nanoseconds; 0 if it was refused.
+        words: why it was refused, or what was different from what was asked for.
+    """
+
+    accepted: bool
+    stamp: int = 0
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,8 @@ class _InitBox:
     stamp: int  # nanoseconds; 0: the next image
     target_id: str
     after: int  # number of the newest image when the box came
+    until: float  # time.monotonic()
+    answer: Callable[[Start], object]
 
 
 @dataclass(frozen=True)
@@ -59,6 +79,9 @@ class _Target:
 
     target_id: str
     size: tuple[int, int]  # of the images on which its boxes mean something
+
+    def __str__(self) -> str:
+        return f"target {self.target_id!r}" if self.target_id else "target"
 
 
 class TrackingLoop:
@@ -69,6 +92,7 @@ class TrackingLoop:
         read: decodes an image message; may raise LightTrackError.
         publish: called with every outcome.
         health: told of everything that is counted or goes wrong.
+        tell: logs one line, of what happened to the target.
     """
 
     def __init__(
@@ -80,12 +104,14 @@ class TrackingLoop:
         publish: Callable[[Outcome], None],
         health: Health,
         enabled: bool = True,
+        tell: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._tracker = tracker
         self._session = session
         self.read = read
         self._publish = publish
         self._health = health
+        self._story = _Story(tell)
 
         # Shared, under the lock of `_news`.
         self._news = threading.Condition()
@@ -93,12 +119,14 @@ class TrackingLoop:
         self._arrived = 0
         self._interval = 0.0  # seconds between two images, smoothed
         self._init_box: _InitBox | None = None
-        self._reset = False
+        self._reset = ""  # why the target is to be forgotten
         self._enabled = enabled
         self._stopping = False
 
         # The loop's own.
         self._target: _Target | None = None
+        self._last: Arrival | None = None  # the image published last
+        self._end_reason = ""  # of a target, until it has been published
         self._done = 0  # number of the image taken up last
         self._reported = 0  # number of the image published last
         self._strangers = 0
@@ -120,23 +148,32 @@ class TrackingLoop:
             self._news.notify()
         self._health.count("images_received")
 
-    def track(self, box: Box, stamp: int, target_id: str) -> None:
+    def track(self, box: Box, stamp: int, target_id: str, answer: Callable[[Start], object] = lambda _: None) -> None:
         """Start on a box, forgetting any earlier target.
 
         Args:
             box: pixels of the image it was drawn on.
             stamp: of that image, nanoseconds; 0 is the next one to arrive.
+            answer: called once with what became of it, from any thread.
         """
         with self._news:
-            self._init_box = _InitBox(box, stamp, target_id, self._arrived)
+            before = self._init_box
+            until = time.monotonic() + PATIENCE
+            self._init_box = _InitBox(box, stamp, target_id, self._arrived, until, answer)
             self._news.notify()
+        self._refuse(before, "another box came before its image did")
 
-    def reset(self) -> None:
-        """Forget the target, and any box that waits for its image."""
+    def reset(self, reason: str) -> None:
+        """Forget the target, and any box that waits for its image.
+
+        Args:
+            reason: why, for the log and for the message that tells of the end.
+        """
         with self._news:
-            self._reset = True
-            self._init_box = None
+            self._reset = reason
+            before, self._init_box = self._init_box, None
             self._news.notify()
+        self._refuse(before, reason)
 
     def enable(self, enabled: bool) -> None:
         """Go on with the next image, or leave all images alone; the target stays."""
@@ -160,13 +197,20 @@ class TrackingLoop:
         with self._news:
             return len(self._buffer), self._buffer.bytes
 
-    def stop(self) -> None:
-        """Finish the image in work and end the thread; the session is left without a target."""
+    def stop(self, reason: str) -> None:
+        """Finish the image in work and end the thread; the session is left without a target.
+
+        Args:
+            reason: see `reset`.
+        """
         with self._news:
             self._stopping = True
+            before, self._init_box = self._init_box, None
             self._news.notify()
         self._thread.join()
-        self._session.reset()
+        self._refuse(before, reason)
+        self._end(reason)
+        self._publish_end()
 
     def _run(self) -> None:
         idle_work = False  # whether the tracker may have some
@@ -174,29 +218,59 @@ class TrackingLoop:
             with self._news:
                 if self._stopping:
                     return
-                self._obey_reset()
-                arrival, init_box = self._choose()
-                if arrival is None and not idle_work:
-                    self._news.wait()
+                reset, self._reset = self._reset, ""
+                late = self._too_late()
+                arrival, init_box = self._choose() if not reset and late is None else (None, None)
+                if arrival is None and not idle_work and not reset and late is None:
+                    box = self._init_box
+                    self._news.wait(None if box is None else max(0.0, box.until - time.monotonic()))
                     continue
             try:
-                if arrival is None:
+                if reset:
+                    self._end(reset)
+                    self._publish_end()
+                elif late is not None:
+                    self._refuse(late, f"no image came in {PATIENCE:g} s" if self._enabled else "the node is disabled")
+                elif arrival is None:
                     idle_work = self._tracker.idle_work(self._until_next_image())
                 else:
                     idle_work = self._process(arrival, init_box)
             except LightTrackError as error:
                 idle_work = False
                 self._health.problem("tracker_errors", str(error))
+                self._refuse(init_box, str(error))
             except Exception:  # nothing that one image brings may end the loop
                 idle_work = False
                 self._health.problem("internal_errors", "please report this: " + traceback.format_exc())
+                self._refuse(init_box, "internal error, see the log")
 
-    def _obey_reset(self) -> None:
-        if self._reset:
-            self._reset = False
-            self._session.reset()
-            self._target = None
-            self._catch_up_until = 0.0
+    def _too_late(self) -> _InitBox | None:
+        """The box that has waited for its image long enough; under the lock."""
+        late = self._init_box
+        if late is None or time.monotonic() < late.until:
+            return None
+        self._init_box = None
+        return late
+
+    def _refuse(self, init_box: _InitBox | None, reason: str) -> None:
+        """Orders by people are never refused in silence."""
+        if init_box is not None:
+            self._health.problem("bad_boxes", f"{_words(init_box.box)}: {reason}", throttled=False)
+            init_box.answer(Start(False, 0, reason))
+
+    def _end(self, reason: str) -> None:
+        """The target's, if there is one; the reason is published with the next outcome."""
+        self._session.reset()
+        self._catch_up_until = 0.0
+        if self._target is not None:
+            self._story.ended(str(self._target), reason)
+            self._target, self._end_reason = None, reason
+
+    def _publish_end(self) -> None:
+        """At once, under the header of the image published last: the next may never come."""
+        if self._end_reason and self._last is not None:
+            reason, self._end_reason = self._end_reason, ""
+            self._publish(Outcome(self._last, NO_TARGET, "", None, time.perf_counter(), 0, False, reason))
 
     def _choose(self) -> tuple[Arrival | None, _InitBox | None]:
         """The next image to work on, and the box to start with on it; under the lock."""
@@ -233,15 +307,7 @@ class TrackingLoop:
         if arrival is not None:
             return arrival
         ahead = init_box.stamp - newest.message.stamp
-        if 0 < ahead <= PATIENCE:
-            return None
-        age = f"{-ahead / 1e9:.3f} s older" if ahead < 0 else f"{ahead / 1e9:.3f} s newer"
-        self._health.problem(
-            "stamps_gone",
-            f"the init box was drawn on an image {age} than the newest, which is not among the {len(self._buffer)} "
-            f"kept (parameters buffer_seconds and buffer_megabytes): starting on the newest",
-        )
-        return newest
+        return None if 0 < ahead <= AHEAD else newest
 
     def _process(self, arrival: Arrival, init_box: _InitBox | None) -> bool:
         """Track or start on one image; returns whether the tracker may have idle work now."""
@@ -255,8 +321,7 @@ class TrackingLoop:
             frame = self.read(arrival.message)
         except LightTrackError as error:
             self._health.problem("bad_images", str(error))
-            if init_box is not None:
-                self._wait_for_better(init_box, arrival)
+            self._wait_for_better(init_box, arrival)
             return False
         self._health.count("images_decoded")
         report = self._start(arrival, frame, init_box) if init_box is not None else None
@@ -265,6 +330,8 @@ class TrackingLoop:
         if report is None:
             return False
         self._say(arrival, report, frame, began)
+        if self._target is not None:
+            self._story.saw(str(self._target), report)
         self._step_time += 0.2 * (time.perf_counter() - began - self._step_time)
         return True
 
@@ -273,14 +340,35 @@ class TrackingLoop:
         try:
             report = self._session.start(frame, init_box.box)
         except LightTrackError as error:
-            self._health.problem("bad_boxes", str(error))
+            self._refuse(init_box, str(error))
             return None
+        if self._target is not None:
+            self._end_reason = "replaced by a new box"
+            self._story.ended(str(self._target), self._end_reason)
         self._target = _Target(init_box.target_id, (frame.width, frame.height))
         self._strangers = 0
         self._done = arrival.number
         self._reported = arrival.number
-        self._catch_up_until = time.monotonic() + CATCH_UP
+        now = time.monotonic()
+        self._catch_up_until = now + CATCH_UP
+        note = self._not_as_asked(arrival, init_box)
+        if note:
+            self._health.problem("stamps_gone", note, throttled=False)
+        size = f"{frame.width} x {frame.height}"
+        self._story.began(str(self._target), init_box.box, size, arrival.message.stamp, now - arrival.time)
+        init_box.answer(Start(True, arrival.message.stamp, note))
         return report
+
+    def _not_as_asked(self, arrival: Arrival, init_box: _InitBox) -> str:
+        """What is to be said of a box whose image is not there any more."""
+        late = arrival.message.stamp - init_box.stamp
+        if not init_box.stamp or not late:
+            return ""
+        age = f"{late / 1e9:.3f} s older" if late > 0 else f"{-late / 1e9:.3f} s newer"
+        return (
+            f"the init box was drawn on an image {age} than the newest, which is not among the {self.kept()[0]} "
+            f"kept (parameters buffer_seconds and buffer_megabytes): starting on the newest"
+        )
 
     def _step(self, frame: Frame) -> Report | None:
         """Find the target, if there is one; None if this is another camera's image."""
@@ -295,16 +383,16 @@ class TrackingLoop:
         if self._strangers < STRANGERS:
             self._health.problem("bad_images", f"{change}: skipped")
             return None
-        self._health.problem("bad_images", f"{change}, {STRANGERS} times: target forgotten, send a new init box")
-        self._session.reset()
-        self._target = None
+        self._end(f"{change}, {STRANGERS} times; send a new box")
         return NO_TARGET
 
-    def _wait_for_better(self, init_box: _InitBox, arrival: Arrival) -> None:
+    def _wait_for_better(self, init_box: _InitBox | None, arrival: Arrival) -> None:
         """The box's image cannot be read: start on the one after it, unless another box has come."""
         with self._news:
-            if self._init_box is None and not self._reset:
-                self._init_box = _InitBox(init_box.box, 0, init_box.target_id, arrival.number)
+            if init_box is not None and self._init_box is None and not self._reset:
+                again = dataclasses.replace(init_box, stamp=0, after=arrival.number)
+                self._init_box, init_box = again, None
+        self._refuse(init_box, "its image cannot be read, and another order came")
 
     def _say(self, arrival: Arrival, report: Report, frame: Frame | None, began: float) -> None:
         dropped = max(0, arrival.number - self._reported - 1)
@@ -313,9 +401,56 @@ class TrackingLoop:
         self._health.count("images_dropped", dropped)
         self._health.stopped_at(report.exit_index)
         target_id = self._target.target_id if self._target else ""
-        self._publish(Outcome(arrival, report, target_id, frame, began, dropped, not self._catch_up_until))
+        self._last, reason, self._end_reason = arrival, self._end_reason, ""
+        self._publish(Outcome(arrival, report, target_id, frame, began, dropped, not self._catch_up_until, reason))
 
     def _until_next_image(self) -> float:
         with self._news:
             newest = self._buffer.newest
             return max(0.0, newest.time + self._interval - time.monotonic()) if newest else math.inf
+
+
+class _Story:
+    """What happens to the target, in the log: a line when it begins, is lost, found or ends.
+
+    Args:
+        tell: logs one line.
+    """
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+        self._state = State.IDLE
+        self._since = 0.0  # time.monotonic()
+        self._doubted = -math.inf  # when the log said so for the last time
+
+    def began(self, target: str, box: Box, image: str, stamp: int, age: float) -> None:
+        self._tell(
+            f"{target} taken: {_words(box)} on the {image} image of stamp {stamp / 1e9:.3f}, which came {age:.3f} s ago"
+        )
+        self._state, self._since = State.TRACKING, time.monotonic()
+
+    def saw(self, target: str, report: Report) -> None:
+        """The session's word on the next image."""
+        before, self._state = self._state, report.state
+        if report.state == before:
+            return
+        now = time.monotonic()
+        lasted, self._since = now - self._since, now
+        if report.state == State.LOST:
+            self._tell(f"{target} lost {lasted:.1f} s after it became uncertain, last seen at {_words(report.box)}")
+        elif before == State.LOST:
+            self._tell(f"{target} found at {_words(report.box)}, {lasted:.1f} s after it was lost")
+        elif report.state == State.UNCERTAIN and now - self._doubted > _DOUBT_PERIOD:
+            self._doubted = now
+            self._tell(f"{target} uncertain, confidence {report.confidence:.2f}, after {lasted:.1f} s of tracking")
+
+    def ended(self, target: str, reason: str) -> None:
+        self._tell(f"{target} ended: {reason}")
+        self._state = State.IDLE
+
+
+_DOUBT_PERIOD = 5.0  # seconds in which a target that is in doubt now and again is told of once
+
+
+def _words(box: Box) -> str:
+    return f"box x {box.x:.1f}, y {box.y:.1f}, {box.width:.1f} x {box.height:.1f}"

@@ -24,6 +24,8 @@ _CHOICES = (
 )
 
 
+_SHARED_MEMORY = 128 << 20  # bytes: the camera's segment, the tracker's, and small ones of others
+
 CAMERA_PROFILE, TRACKER_PROFILE = "fastdds_shm.xml", "fastdds_tracker.xml"
 
 
@@ -49,6 +51,22 @@ def fastdds_profile(name: str) -> Path | None:
     folders = [Path(__file__).resolve().parents[2], *(Path(prefix) / "share/lighttrack_ros" for prefix in prefixes)]
     candidates = [folder / "config" / name for folder in folders]
     return next((path.resolve() for path in candidates if path.is_file()), None)
+
+
+def little_shared_memory(folder: str = "/dev/shm") -> str:
+    """A warning where the segments of camera and tracker do not fit into shared memory; empty where they do.
+
+    Fast DDS then takes UDP without a word, and most raw images are lost.
+    """
+    with contextlib.suppress(OSError):
+        status = os.statvfs(folder)
+        size = status.f_frsize * status.f_blocks
+        if size < _SHARED_MEMORY:
+            return (
+                f"{folder} holds {size / 1e6:.0f} MB, too little for raw images through shared memory: start the "
+                "container with --shm-size=512m (Docker gives 64 MB) or with --ipc=host; see docs/node.md"
+            )
+    return ""
 
 
 def tune_malloc() -> None:

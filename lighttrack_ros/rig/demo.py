@@ -101,9 +101,9 @@ def run_processes(film: Film, model: Model, backend: str, folder: Path) -> tuple
         observer.listen(namespace, on_target)
         print(f"node: {model.name}; its log is {log_path}")
         observer.wait_for(namespace, node)
-        observer.point_at(namespace, film.box, _TARGET_ID)
         command = processes.camera_command(film.source, f"{namespace}/image", film.fps, stamps_path)
         camera = stack.enter_context(Child(command, folder / "camera.log"))
+        observer.point_at_first(namespace, film.box, _TARGET_ID, camera, stamps_path)
         _watch(observer, received, camera, node, film.frames.count)
     stamps = processes.read_stamps(stamps_path)
     observations = {}

@@ -48,7 +48,7 @@ def main() -> int:
         node.get_logger().error("the camera's QoS does not go with this node's")
 
     kind, topic = (CompressedImage, "image/compressed") if args.compressed else (Image, "image")
-    stream = ImageStream(node, kind, topic, False, on_image, on_incompatible)
+    stream = ImageStream(node, kind, topic, "auto", on_image, on_incompatible)
     stream.start()
     stop.wait()
     stream.stop()

@@ -109,7 +109,6 @@ class Rig:
         namespace, node = self._namespaces[who], self._nodes[who]
         if who == NODE:
             self._target_id = f"run {self._runs}"  # what the node says before the start does not count
-            self._observer.point_at(namespace, self._clip.box, self._target_id)
         stamps_path = self._folder / "stamps.csv"
         stamps_path.unlink(missing_ok=True)
         topic = f"{namespace}/image" + ("/compressed" if self._clip.compressed else "")
@@ -117,6 +116,8 @@ class Rig:
         command += ["--first", str(self._clip.frames), "--ping-pong"]
         samples = []
         with Child(command, self._folder / "camera.log") as camera:
+            if who == NODE:
+                self._observer.point_at_first(namespace, self._clip.box, self._target_id, camera, stamps_path)
             begin = self._wait_for_first_box(camera, node) + _WARM_UP
             end = begin + seconds
             pids = {"camera": camera.pid, who: node.pid, "observer": os.getpid()}

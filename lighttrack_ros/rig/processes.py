@@ -21,6 +21,7 @@ from lighttrack_ros.models import Model
 from lighttrack_ros.node.transport import transport_environment, tune_malloc
 
 _START_LIMIT = 90.0  # seconds for a node to load its model on a slow machine
+_FIRST_IMAGE = 60.0  # seconds for a camera to load its frames and send the first
 _STOP_LIMIT = 15.0  # seconds for a process to end in order
 
 
@@ -167,15 +168,27 @@ class Observer:
         finally:
             self.node.destroy_subscription(diagnostics)
 
-    def point_at(self, namespace: str, box: Box, target_id: str) -> None:
-        """Name the target. No stamp: it is in the next image, so the camera has still to begin."""
+    def point_at_first(self, namespace: str, box: Box, target_id: str, camera: Child, stamps: Path) -> None:
+        """Name the target in the first image that the camera sends, as soon as it has.
+
+        Args:
+            stamps: the camera's, see `camera_command`.
+
+        Raises:
+            LightTrackError: the camera ended, or sends nothing.
+        """
+        limit = time.monotonic() + _FIRST_IMAGE
+        while not (sent := read_stamps(stamps)):
+            self.spin_once(0.01)
+            if camera.status is not None:
+                raise LightTrackError(f"the camera failed ({camera.last_words})")
+            if time.monotonic() > limit:
+                raise LightTrackError(f"the camera sent nothing in {_FIRST_IMAGE:.0f} s ({camera.last_words})")
         message = self._init_type()
         message.x, message.y, message.width, message.height = (float(value) for value in box)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(min(sent), 1_000_000_000)
         message.target_id = target_id
         self._inits[namespace].publish(message)
-        limit = time.monotonic() + 0.5
-        while time.monotonic() < limit:
-            self.spin_once()
 
     def spin_once(self, seconds: float = 0.05) -> None:
         """Wait that long for a message, and let its callback have it."""

@@ -164,7 +164,7 @@ class Camera:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self._image_type = Image
-        self._node = rclpy.create_node("replay", enable_rosout=False, start_parameter_services=False)
+        self._node = rclpy.create_node(f"replay_{os.getpid()}", enable_rosout=False, start_parameter_services=False)
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
             depth=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,11 @@ import numpy as np
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.runtime.engine import Array, Tensor, TensorSpec
+
+
+def usable_cores() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class HostEngine(ABC):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.runtime.engine import Engine
+from lighttrack_ros.runtime.host import usable_cores
 
 _logger = logging.getLogger(__name__)
 
@@ -29,7 +30,11 @@ BACKENDS = (
 
 
 def load_engine(
-    graph: Path, backend: Backend = "auto", threads: int = 0, dimensions: Mapping[str, int] | None = None
+    graph: Path,
+    backend: Backend = "auto",
+    threads: int = 0,
+    dimensions: Mapping[str, int] | None = None,
+    spin: bool = False,
 ) -> Engine:
     """Load an ONNX graph into a backend.
 
@@ -37,8 +42,9 @@ def load_engine(
         graph: path of the .onnx file.
         backend: one of BACKENDS; "auto" takes TensorRT where it and a GPU are, else ONNX Runtime, and logs why.
             Or a loader of the caller's, which the rest is left to.
-        threads: CPU threads inside one run; 0 lets the backend choose.
+        threads: CPU threads inside one run; 0: half of the cores.
         dimensions: sizes of the graph's free dimensions by name, fixed from now on.
+        spin: let ONNX Runtime's threads wait for work by asking for it over and over; see docs/performance.md.
 
     Raises:
         LightTrackError: no such file, unknown backend, threads under 0, the backend is not installed, or it cannot
@@ -47,11 +53,12 @@ def load_engine(
     if not graph.is_file():
         raise LightTrackError(f"{graph}: no such graph")
     if threads < 0:
-        raise LightTrackError(f"threads is {threads}, expected 0 (the backend chooses) or more")
+        raise LightTrackError(f"threads is {threads}, expected 0 (half of the cores) or more")
     if not isinstance(backend, str):
         return backend(graph, dimensions or {})
     if backend not in BACKENDS:
         raise LightTrackError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+    threads = threads or max(1, usable_cores() // 2)
     # Backends are imported here, so that a machine needs only the one it uses.
     if backend in _TENSORRT_PRECISIONS:
         from lighttrack_ros.runtime.tensorrt import TensorRTEngine
@@ -61,9 +68,9 @@ def load_engine(
         from lighttrack_ros.runtime.openvino import OpenVinoEngine
 
         return OpenVinoEngine(graph, dimensions or {}, threads)
-    if backend == "auto" and _tensorrt_is_here():
+    if backend == "auto" and tensorrt_is_here():
         try:
-            return load_engine(graph, "tensorrt", threads, dimensions)
+            return load_engine(graph, "tensorrt", threads, dimensions, spin)
         except LightTrackError as error:
             _logger.warning("running on ONNX Runtime instead of TensorRT: %s", error)
     from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
@@ -74,12 +81,12 @@ def load_engine(
         sizes = dimensions or {}
         signed = backend == "tensorrt-int8-simulated"
         model = convert(graph, sizes, "int8") if signed else convert_for_onnxruntime(graph, sizes)
-        return OnnxRuntimeEngine(graph, sizes, threads, backend, model)
-    return OnnxRuntimeEngine(graph, dimensions or {}, threads)
+        return OnnxRuntimeEngine(graph, sizes, threads, spin, backend, model)
+    return OnnxRuntimeEngine(graph, dimensions or {}, threads, spin)
 
 
 @functools.cache
-def _tensorrt_is_here() -> bool:
+def tensorrt_is_here() -> bool:
     """What a machine has does not change under a process: looked up, and told, once."""
     from lighttrack_ros.runtime.build import find_tensorrt, import_tensorrt
     from lighttrack_ros.runtime.cuda import open_cuda
@@ -89,7 +96,8 @@ def _tensorrt_is_here() -> bool:
         cuda = open_cuda()
         version = import_tensorrt().__version__  # last: its libraries are large
     except LightTrackError as error:
-        _logger.info("backend auto: onnxruntime (%s)", error)
+        _logger.info("no TensorRT here, so ONNX Runtime on the CPU (for an NVIDIA GPU: docs/tensorrt.md)")
+        _logger.debug("no TensorRT: %s", error)
         return False
     _logger.info("backend auto: TensorRT %s on %s, called through %s", version, cuda.device.name, cuda.binding)
     cuda.close()

@@ -31,6 +31,7 @@ class OnnxRuntimeEngine(HostEngine):
         graph: Path,
         dimensions: Mapping[str, int],
         threads: int,
+        spin: bool = False,
         backend: str = "onnxruntime",
         model: bytes | None = None,
     ) -> None:
@@ -39,6 +40,7 @@ class OnnxRuntimeEngine(HostEngine):
         options = ort.SessionOptions()
         options.add_session_config_entry("session.use_env_allocators", "1")
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         options.log_severity_level = 3
         for name, size in dimensions.items():
             # Before optimisation, so that the engine is as fast as one exported at this size.

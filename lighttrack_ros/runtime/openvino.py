@@ -30,10 +30,9 @@ class OpenVinoEngine(HostEngine):
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "bf16" if "BF16" in can else "f16" if "FP16" in can else "f32",
         }
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
         shapes = _fixed_shapes(graph, dimensions)
         try:
             model = core.read_model(graph)

@@ -60,8 +60,7 @@ class PlanCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        self.folder = folder or Path(cache) / "lighttrack_ros/plans"
+        self.folder = folder or cache_folder() / "plans"
 
     def path(self, key: PlanKey) -> Path:
         return self.folder / f"{key.digest}.plan"
@@ -74,8 +73,8 @@ class PlanCache:
     def store(self, key: PlanKey, plan: bytes, model: str, seconds: float) -> None:
         """Raises OSError where the folder cannot be written."""
         facts = {"model": model, "seconds": round(seconds, 3), "checked": "", "key": asdict(key)}
-        _write(self.path(key).with_suffix(".json"), json.dumps(facts, indent=1).encode())
-        _write(self.path(key), plan)
+        write_whole(self.path(key).with_suffix(".json"), json.dumps(facts, indent=1).encode())
+        write_whole(self.path(key), plan)
 
     def is_checked(self, key: PlanKey) -> bool:
         """Whether the results of this plan were compared with the fp32 graph's and found good."""
@@ -87,7 +86,7 @@ class PlanCache:
         """Note that the plan's results are good, and how good. Raises OSError where the folder cannot be written."""
         path = self.path(key).with_suffix(".json")
         with contextlib.suppress(FileNotFoundError, ValueError):  # of a plan that is not kept
-            _write(path, json.dumps(json.loads(path.read_bytes()) | {"checked": result}, indent=1).encode())
+            write_whole(path, json.dumps(json.loads(path.read_bytes()) | {"checked": result}, indent=1).encode())
 
     def load_timings(self, key: PlanKey) -> bytes:
         with contextlib.suppress(OSError):
@@ -96,7 +95,7 @@ class PlanCache:
 
     def store_timings(self, key: PlanKey, timings: bytes) -> None:
         """Raises OSError where the folder cannot be written."""
-        _write(self._timings(key), timings)
+        write_whole(self._timings(key), timings)
 
     @contextlib.contextmanager
     def building(self, stop: threading.Event | None = None) -> Iterator[None]:
@@ -136,6 +135,11 @@ class PlanCache:
         return self.folder / f"{on}.timings"
 
 
+def cache_folder() -> Path:
+    """Where this user's files are kept that can be made anew."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lighttrack_ros"
+
+
 def _locked(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,8 +148,8 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
-def _write(path: Path, content: bytes) -> None:
-    """To another name first; renaming is atomic."""
+def write_whole(path: Path, content: bytes) -> None:
+    """To another name first, then renamed: nobody sees half a file. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
         try:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.models import Model
 from lighttrack_ros.runtime.build import drop_locals
-from lighttrack_ros.runtime.load import Backend
+from lighttrack_ros.runtime.load import Backend, tensorrt_is_here
 from lighttrack_ros.runtime.plan_cache import PlanCache, PlanKey
 from lighttrack_ros.runtime.watch import watch
 from lighttrack_ros.trackers.base import Estimate, Tracker
+from lighttrack_ros.trackers.threads import find_threads
 
 __all__ = ["Estimate", "Tracker", "create_tracker"]
 
@@ -21,7 +22,7 @@ _COMPARED_FRAMES = 20  # of the generated scene, after a compilation
 _logger = logging.getLogger(__name__)
 
 
-def create_tracker(model: Model, backend: Backend = "auto", threads: int = 0) -> Tracker:
+def create_tracker(model: Model, backend: Backend = "auto", threads: int = 0, spin: bool = False) -> Tracker:
     """The tracker that drives a model, its engines loaded.
 
     What was compiled for it is compared with ONNX Runtime in fp32, once; plans that see something else are
@@ -30,7 +31,8 @@ def create_tracker(model: Model, backend: Backend = "auto", threads: int = 0) ->
     Args:
         model: from `models.load_model`.
         backend: see `runtime.load_engine`.
-        threads: CPU threads inside one run of a network; 0 lets the backend choose.
+        threads: CPU threads inside one run of a network; 0: as many as `find_threads` finds best here.
+        spin: see `runtime.load_engine`.
 
     Raises:
         LightTrackError: unknown or absent backend, a graph that it cannot load, or whose results are not those
@@ -38,7 +40,9 @@ def create_tracker(model: Model, backend: Backend = "auto", threads: int = 0) ->
     """
     with watch() as watched:
         before = len(watched.plans)
-        tracker = _first_choice(model, backend, threads)
+        if not threads:
+            threads = _threads(model, backend, spin)
+        tracker = _first_choice(model, backend, threads, spin)
         unchecked = [key for key in watched.plans[before:] if not PlanCache().is_checked(key)]
         if not unchecked:
             return tracker
@@ -61,24 +65,32 @@ def create_tracker(model: Model, backend: Backend = "auto", threads: int = 0) ->
     if backend != "auto":
         raise LightTrackError(f"{problem}; use backend onnxruntime, or tensorrt-fp32 if this was not it")
     _logger.warning("running on ONNX Runtime instead: %s", problem)
-    return _create(model, "onnxruntime", threads)
+    return _create(model, "onnxruntime", threads, spin)
 
 
-def _first_choice(model: Model, backend: Backend, threads: int) -> Tracker:
+def _threads(model: Model, backend: Backend, spin: bool) -> int:
+    """How many are best, where the processor runs the networks; 0 where it does not."""
+    if not isinstance(backend, str) or backend.startswith("tensorrt") or (backend == "auto" and tensorrt_is_here()):
+        return 0
+    chosen = "onnxruntime" if backend == "auto" else backend
+    return find_threads(model, chosen, lambda count: _create(model, chosen, count, spin))
+
+
+def _first_choice(model: Model, backend: Backend, threads: int, spin: bool) -> Tracker:
     """As `_create`; "auto" takes ONNX Runtime for all of the tracker where a network loads, but does not run."""
     try:
-        return _create(model, backend, threads)
+        return _create(model, backend, threads, spin)
     except BaseException as error:
         drop_locals(error)  # the engines made so far end with the half-made tracker, not when the error is forgotten
         if backend != "auto" or not isinstance(error, LightTrackError):
             raise
         _logger.warning("running on ONNX Runtime instead: %s", error)
-    return _create(model, "onnxruntime", threads)
+    return _create(model, "onnxruntime", threads, spin)
 
 
-def _create(model: Model, backend: Backend, threads: int) -> Tracker:
+def _create(model: Model, backend: Backend, threads: int, spin: bool = False) -> Tracker:
     try:
-        return _tracker_of(model, backend, threads)
+        return _tracker_of(model, backend, threads, spin)
     except KeyError as error:  # it has been warmed up: every tensor was asked for by name
         raise LightTrackError(
             f"{model.folder}: no {error} among the inputs and outputs of one of its graphs; are they those of a "
@@ -86,20 +98,20 @@ def _create(model: Model, backend: Backend, threads: int) -> Tracker:
         ) from error
 
 
-def _tracker_of(model: Model, backend: Backend, threads: int) -> Tracker:
+def _tracker_of(model: Model, backend: Backend, threads: int, spin: bool) -> Tracker:
     if model.tracker == "mixformerv2":
         from lighttrack_ros.trackers.mixformerv2 import MixFormerV2Tracker
 
-        return MixFormerV2Tracker(model, backend, threads)
+        return MixFormerV2Tracker(model, backend, threads, spin)
 
     if model.tracker == "dytrack":
         from lighttrack_ros.trackers.dytrack import DyTrackTracker
 
-        return DyTrackTracker(model, backend, threads)
+        return DyTrackTracker(model, backend, threads, spin)
 
     from lighttrack_ros.trackers.lighttrack import LightTrackTracker
 
-    return LightTrackTracker(model, backend, threads)
+    return LightTrackTracker(model, backend, threads, spin)
 
 
 def _compare(model: Model, tracker: Tracker, plans: Sequence[PlanKey], threads: int) -> str:

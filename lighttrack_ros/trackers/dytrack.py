@@ -29,15 +29,15 @@ class DyTrackTracker(Tracker):
 
     Args:
         model: one with `tracker: dytrack`.
-        backend, threads: see `runtime.load_engine`.
+        backend, threads, spin: see `runtime.load_engine`.
     """
 
-    def __init__(self, model: Model, backend: Backend = "auto", threads: int = 0) -> None:
+    def __init__(self, model: Model, backend: Backend = "auto", threads: int = 0, spin: bool = False) -> None:
         self._parameters = model.parameters_of(DyTrackHyperParameters)
         self._cropper = SquareCropper()
-        self._template = load_engine(model.template_graph, backend, threads)
+        self._template = load_engine(model.template_graph, backend, threads, spin=spin)
         self.backend = self._template.backend
-        self._stages = [load_engine(graph, backend, threads) for graph in model.search_graphs]
+        self._stages = [load_engine(graph, backend, threads, spin=spin) for graph in model.search_graphs]
         self.policy = ExitPolicy(self._parameters)
         self._box: Box | None = None
         self._warm_up()

@@ -32,17 +32,17 @@ class LightTrackTracker(Tracker):
 
     Args:
         model: one with `tracker: lighttrack`.
-        backend, threads: see `runtime.load_engine`.
+        backend, threads, spin: see `runtime.load_engine`.
     """
 
-    def __init__(self, model: Model, backend: Backend = "auto", threads: int = 0) -> None:
+    def __init__(self, model: Model, backend: Backend = "auto", threads: int = 0, spin: bool = False) -> None:
         self._parameters = model.parameters_of(LightTrackHyperParameters)
         self._near_score = 1 / (1 + math.exp(-self._parameters.near_score))
         self._template_size = model.template_size
-        self._template_engine = load_engine(model.template_graph, backend, threads, {"side": model.template_size})
+        self._template_engine = load_engine(model.template_graph, backend, threads, {"side": model.template_size}, spin)
         self.backend = self._template_engine.backend
         self._search_engines = [
-            load_engine(model.search_graph, backend, threads, {"side": side}) for side in model.search_sides
+            load_engine(model.search_graph, backend, threads, {"side": side}, spin) for side in model.search_sides
         ]
         ordinary, small, *near = self._search_engines
         self._searches = [_Search(engine, model.stride) for engine in (ordinary, small)]

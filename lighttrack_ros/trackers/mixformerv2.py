@@ -29,15 +29,15 @@ class MixFormerV2Tracker(Tracker):
 
     Args:
         model: one with `tracker: mixformerv2`.
-        backend, threads: see `runtime.load_engine`.
+        backend, threads, spin: see `runtime.load_engine`.
     """
 
-    def __init__(self, model: Model, backend: Backend = "auto", threads: int = 0) -> None:
+    def __init__(self, model: Model, backend: Backend = "auto", threads: int = 0, spin: bool = False) -> None:
         self._parameters = model.parameters_of(MixFormerV2HyperParameters)
         self._cropper = SquareCropper()
-        self._search = load_engine(model.search_graph, backend, threads)
+        self._search = load_engine(model.search_graph, backend, threads, spin=spin)
         self.backend = self._search.backend
-        self._blocks = [load_engine(graph, backend, threads) for graph in model.template_graphs]
+        self._blocks = [load_engine(graph, backend, threads, spin=spin) for graph in model.template_graphs]
         self._next_block = 0  # of the templates' share, for the templates that are wanted
         self._tokens: Tensor = None  # what the block before gave
         self._keys_values: dict[str, Tensor] = {}  # of the blocks done

@@ -33,7 +33,7 @@ def exit_figures(model: Model, other: Model | None, sequences: Sequence[Any], th
     Args:
         other: a model of the same exits to compare with, exit by exit.
         sequences: `media.sequences.Sequence`s with ground truth.
-        threads: CPU threads; 0: the backend chooses.
+        threads: CPU threads; 0: half of the cores.
 
     Raises:
         LightTrackError: a model that is no DyTrack, or frames and truth do not fit.

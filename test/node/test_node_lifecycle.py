@@ -81,7 +81,7 @@ def test_a_model_that_is_missing_is_named_and_another_can_be_tried(start, model)
         ("buffer_seconds", 11.5, ("0", "10", "11.5")),
         ("buffer_megabytes", 0, ("1", "4096", "0")),
         ("diagnostics_period", 0.01, ("0.1", "60")),
-        ("reliability", "sometimes", ("best_effort", "reliable", "sometimes")),
+        ("reliability", "sometimes", ("auto", "best_effort", "reliable", "sometimes")),
         ("image_transport", "h264", ("raw", "compressed", "h264")),
         ("backend", "abacus", ("auto", "onnxruntime", "abacus")),
         ("model", "''", ("model", "a text")),
@@ -94,8 +94,8 @@ def test_a_bad_value_at_the_start_ends_it_with_one_line(world, name, value, word
     process = NodeProcess(node_command("refused", **{name: value}))
     assert process.wait() == 1, process.output
     assert "Traceback" not in process.output
-    line = process.output.strip().splitlines()[-1]
-    assert line.startswith(f"tracker: parameter {name}")
+    (line,) = (line for line in process.output.splitlines() if "[ERROR]" in line)
+    assert f"]: parameter {name}" in line
     for word in words:
         assert word in line
 
@@ -107,7 +107,7 @@ def test_a_bad_value_at_run_time_is_refused_with_the_range(start):
         ("buffer_seconds", 11.5, ("0", "10", "11.5")),
         ("buffer_seconds", float("nan"), ("0", "10")),
         ("buffer_megabytes", 5000, ("1", "4096", "5000")),
-        ("reliability", "sometimes", ("best_effort, reliable", "sometimes")),
+        ("reliability", "sometimes", ("auto, best_effort, reliable", "sometimes")),
         ("autostart", False, ("read-only",)),
     ]:
         result = tracker.set_parameter(name, value)

@@ -145,7 +145,7 @@ def bench():
     bench = LoopBench(FrameBuffer(100.0, 10**6))
     yield bench
     bench.script.steps.release(10**6)
-    bench.loop.stop()
+    bench.loop.stop("the test ends")
     assert bench.health.counts()["internal_errors"] == 0, bench.warnings
 
 

@@ -1,6 +1,5 @@
 """The node with every tracker: a tiny clip image by image, and the generated scene from a camera process."""
 
-import csv
 import dataclasses
 from collections import Counter
 from itertools import islice
@@ -17,7 +16,7 @@ from lighttrack_ros.media.scene import Scene
 from lighttrack_ros.media.sequences import save_scene
 from lighttrack_ros.models import load_model, save_model
 from lighttrack_ros.networks import dytrack, mixformerv2
-from lighttrack_ros.rig.processes import camera_command
+from lighttrack_ros.rig.processes import camera_command, read_stamps
 from lighttrack_ros.session import Session, State
 from lighttrack_ros.trackers import create_tracker
 
@@ -92,14 +91,14 @@ def film(start, scene, tmp_path):
         node.wait_until_connected()
         node.track(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), 2)  # nothing from before it is under way any more
         before = len(node.targets)
-        node.point_at(scene.init_box, target_id="scene")  # no stamp: it is in the next image, the camera's first
         log, topic = tmp_path / "stamps.csv", f"/{node.name.split('/')[0]}/image"
         camera = NodeProcess(camera_command(str(scene.frames.paths[0].parent), topic, RATE, log))
+        sent = node.wait_for(lambda: read_stamps(log), "the camera's first image")
+        node.point_at(scene.init_box, min(sent), "scene")
         assert camera.wait() == 0, camera.output
-        with log.open() as rows:
-            index_of = {int(stamp): int(index) for index, stamp in csv.reader(rows)}
+        index_of = read_stamps(log)
         node.wait_for(lambda: stamp_of(node.targets[-1]) == max(index_of), "the last frame's target")
-        messages = node.targets[before:]
+        messages = [message for message in node.targets[before:] if message.target_id]  # from the start on
         stamps = [stamp_of(message) for message in messages]
         assert stamps == sorted(set(stamps))
         targets = {index_of[stamp]: message for stamp, message in zip(stamps, messages, strict=True)}

@@ -25,7 +25,7 @@ from lighttrack_ros.media.clips import scene_clips
 from lighttrack_ros.media.scene.scene import Scene
 from lighttrack_ros.models import load_model
 from lighttrack_ros.runtime import load_engine
-from lighttrack_ros.runtime.load import _tensorrt_is_here
+from lighttrack_ros.runtime.load import tensorrt_is_here
 from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
 from lighttrack_ros.runtime.plan_cache import PlanCache
 from lighttrack_ros.runtime.tensorrt import TensorRTEngine
@@ -37,7 +37,7 @@ FIRST, SECOND = {"side": 6}, {"side": 4}
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
-    _tensorrt_is_here.cache_clear()
+    tensorrt_is_here.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("lighttrack_ros.trackers._COMPARED_FRAMES", 2)  # drawing them takes most of the time
     return tmp_path / "cache/lighttrack_ros/plans"
@@ -198,6 +198,7 @@ def test_whatever_call_fails_nothing_is_left(graphs, binding, cache):
         gpu = Gpu()
         gpu.fail_at = number
         failed = None
+        kept = []  # as a debugger keeps errors, and the reference cycles of Python 3.13: nothing may live on with them
         with installed(gpu, binding):
             engine = None
             try:
@@ -208,6 +209,7 @@ def test_whatever_call_fails_nothing_is_left(graphs, binding, cache):
                 engine.run({})
             except LightTrackError as error:
                 failed = str(error)
+                kept.append(error)
             finally:
                 try:
                     if engine:
@@ -387,7 +389,7 @@ def test_auto_takes_tensorrt_where_it_is_and_says_why_not(graphs, caplog):
         engine = load_engine(graphs[0], "auto", dimensions=FIRST)
         assert engine.backend == "tensorrt"
         engine.close()
-    _tensorrt_is_here.cache_clear()
+    tensorrt_is_here.cache_clear()
     with installed(Gpu()) as gpu:
         gpu.failing["cuInit"] = 0
         engine = load_engine(graphs[0], "auto", dimensions=FIRST)
@@ -395,7 +397,7 @@ def test_auto_takes_tensorrt_where_it_is_and_says_why_not(graphs, caplog):
     (line,) = {record.message for record in caplog.records if "onnxruntime" in record.message}
     assert "cuInit" in line
     assert "--runtime nvidia (Jetson) or --gpus all" in line
-    _tensorrt_is_here.cache_clear()
+    tensorrt_is_here.cache_clear()
     with installed(Gpu(), binding="none"):
         assert load_engine(graphs[0], "auto", dimensions=FIRST).backend == "onnxruntime"
         with pytest.raises(LightTrackError, match=r"pip install cuda-python.*JetPack 6.*JetPack 7"):
