@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lighttrack_ros.evaluation.observed_run import ObservedRun
 from lighttrack_ros.media.video import FrameSource
 from lighttrack_ros.pictures.annotated_video import annotated
-from lighttrack_ros.pictures.figure import BLUE, FAINT, INK, look, new_figure
+from lighttrack_ros.pictures.figure import BLUE, FAINT, INK, legend, look, new_figure
 from lighttrack_ros.pictures.target import STATE_COLOURS
 from lighttrack_ros.session import State
 
@@ -139,7 +139,7 @@ def _confidence(axes: Axes, run: ObservedRun) -> None:
             axes.axvspan(pairs[0][0].index / run.fps, pairs[-1][1], color=_COLOURS[state], alpha=0.2, linewidth=0)
     axes.set(ylim=(-0.02, 1.05))
     axes.set_title("confidence, by state")
-    _legend(axes)
+    legend(axes)
 
 
 def _overlap(axes: Axes, run: ObservedRun) -> None:
@@ -153,7 +153,7 @@ def _overlap(axes: Axes, run: ObservedRun) -> None:
     axes.plot(times, [run.overlaps[index] for index in sorted(run.overlaps)], color=INK, label="overlap")
     axes.set(ylim=(-0.02, 1.05))
     axes.set_title("overlap with the truth")
-    _legend(axes)
+    legend(axes)
 
 
 def _latency(axes: Axes, run: ObservedRun) -> None:
@@ -166,9 +166,4 @@ def _latency(axes: Axes, run: ObservedRun) -> None:
     axes.axhline(median, color=INK, linewidth=0.8, label=f"its median, {median:.1f}")
     axes.set(ylim=(0, max(1.0, high * 1.35)))
     axes.set_title(f"latency, ms, up to {latency.max():.0f}")
-    _legend(axes)
-
-
-def _legend(axes: Axes) -> None:
-    """In the line of the title, at the right."""
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.97), ncol=4)
+    legend(axes)

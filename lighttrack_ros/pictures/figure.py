@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib import style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 PAPER, PANEL, INK, FAINT, GRID = "#17191c", "#24272b", "#e4e8eb", "#9298a0", "#3e4248"
@@ -30,6 +31,7 @@ _LOOK = {
     "font.size": 10,
     "grid.color": GRID,
     "grid.linewidth": 0.6,
+    "legend.borderpad": 0.45,
     "legend.columnspacing": 1.6,
     "legend.frameon": False,
     "legend.handletextpad": 0.5,
@@ -78,6 +80,11 @@ def new_figure(
         write(value, _MARGIN + 170 * number, 102, 15, INK)
         write(name, _MARGIN + 170 * number, 121, 9.5, FAINT)
     return figure, body
+
+
+def legend(axes: Axes, markerscale: float = 1.0) -> None:
+    """In the line of the title, at the right."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncol=10, markerscale=markerscale)
 
 
 def plain(text: str) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lighttrack_ros.evaluation.latency import PARTS, Run
-from lighttrack_ros.pictures.figure import BLUE, FAINT, GREEN, INK, PINK, RED, TEAL, YELLOW, look, new_figure
+from lighttrack_ros.pictures.figure import BLUE, FAINT, GREEN, INK, PINK, RED, TEAL, YELLOW, legend, look, new_figure
 
 _COLOURS = (("node", BLUE), ("echo: the transport alone", GREEN))
 _COLUMNS = ("mean", "p50", "p95", "p99")
@@ -73,7 +73,7 @@ def _every_frame(axes: Axes, node: Sequence[Run], echo: Sequence[Run]) -> None:
     words = f" ({beyond} beyond, up to {latencies.max():.0f} ms)" if beyond else ""
     axes.set(xlim=(0, start), ylim=(0, top), xlabel="seconds, runs side by side", ylabel="ms")
     axes.set_title(f"latency of every frame, from the image's stamp to the box received{words}")
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.99), ncol=2, markerscale=2.5)
+    legend(axes, markerscale=2.5)
 
 
 def _distribution(upper: Axes, lower: Axes, node: Sequence[Run], echo: Sequence[Run]) -> None:

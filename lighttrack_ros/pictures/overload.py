@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lighttrack_ros.evaluation.latency import Run
-from lighttrack_ros.pictures.figure import BLUE, RED, look, new_figure
+from lighttrack_ros.pictures.figure import BLUE, RED, legend, look, new_figure
 
 
 @look()
@@ -47,7 +47,7 @@ def _latency(axes: Axes, run: Run, camera: str) -> None:
     p50, p99 = np.percentile(milliseconds, (50, 99))
     axes.set(xlim=(0, length), ylim=(0, highs.max() * 1.1), xlabel="seconds", ylabel="latency, ms")
     axes.set_title(f"{camera}: p50 {p50:.1f}, p99 {p99:.1f}, max {milliseconds.max():.1f} ms")
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncol=2)
+    legend(axes)
 
 
 def _memory(axes: Axes, run: Run) -> None:

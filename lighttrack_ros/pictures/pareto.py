@@ -9,9 +9,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, offset_copy
 
-from lighttrack_ros.pictures.figure import BLUE, FAINT, GREEN, INK, PANEL, PINK, RED, YELLOW, look, new_figure, plain
+from lighttrack_ros.pictures.figure import (
+    BLUE,
+    FAINT,
+    GREEN,
+    INK,
+    PANEL,
+    PINK,
+    RED,
+    YELLOW,
+    legend,
+    look,
+    new_figure,
+    plain,
+)
 
 _PATCH = {"facecolor": PANEL, "edgecolor": "none", "pad": 1}  # keeps the front's line out of the letters
 _COLOURS = (BLUE, GREEN, YELLOW, RED, PINK)
@@ -85,9 +98,9 @@ def draw_pareto(
             [point.cost for point in inside], [point.accuracy for point in inside],
             "o", color=colours[group], markersize=8, label=plain(group),
         )  # fmt: skip
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=len(groups) + 1)
+    legend(axes)
     figure.draw_without_rendering()  # places the axes
-    _name(axes, known, [colours[point.group] if point.group == groups[0] else INK for point in known], unit)
+    _name(figure, axes, known, [colours[point.group] if point.group == groups[0] else INK for point in known], unit)
     return figure
 
 
@@ -100,17 +113,17 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def _name(axes: Axes, points: Sequence[Point], colours: Sequence[str], unit: str) -> None:
+def _name(figure: Figure, axes: Axes, points: Sequence[Point], colours: Sequence[str], unit: str) -> None:
     """Write each point's name where it covers neither a point, nor its line, nor another name."""
     taken = [_extent(axes, point) for point in points]
     for point, colour in zip(points, colours, strict=True):
         if not point.name:
             continue
-        words = plain(f"{point.name}  {point.accuracy:.3f}, {point.cost:.3g}{unit}")
-        place = (point.cost, point.accuracy)
-        text = axes.annotate(words, place, (0, 0), textcoords="offset points", color=colour, bbox=_PATCH)
+        words = plain(f"{point.name}  {point.accuracy:.3f}, {point.cost:.1f}{unit}")
+        text = axes.text(point.cost, point.accuracy, words, color=colour, bbox=_PATCH)
         for x, y, horizontal, vertical in (*_PLACES, _PLACES[0]):  # the first again where none is free
-            text.set(position=(x, y), ha=horizontal, va=vertical)
+            beside = offset_copy(axes.transData, figure, x, y, units="points")
+            text.set(transform=beside, ha=horizontal, va=vertical)
             box = text.get_window_extent()
             inside = axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1
             if inside and not any(box.overlaps(other) for other in taken):

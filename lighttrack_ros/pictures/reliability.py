@@ -12,7 +12,9 @@ from lighttrack_ros.pictures.figure import BLUE, FAINT, RED, look, new_figure
 
 @look()
 def draw_reliability(counts: ArrayLike, confidences: ArrayLike, shares: ArrayLike, title: str, subtitle: str) -> Figure:
-    """Above the diagonal the tracker says too little, below it too much; the gap is what calibration would close.
+    """Below the diagonal the confidence is too high, above it too low; their histogram says how often each is stated.
+
+    The calibration error in the title is the mean distance from the diagonal, weighted by `counts`.
 
     Args:
         counts: (bins,) frames in each of equal bins of confidence from 0 to 1.

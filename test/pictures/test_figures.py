@@ -126,7 +126,7 @@ def test_accuracy_against_cost():
     assert lines["Pareto front"][:2] == [[10, 0.7], [20, 0.8]]
     assert [path.get_segments()[0][:, 0].tolist() for path in axes.collections] == [[10, 14], [20, 30]]
     names = [text.get_text() for text in axes.texts]
-    assert names == ["nano  0.700, 10 ms", "big  0.800, 20 ms", r"\$x_1\$  0.600, 15 ms"]
+    assert names == ["nano  0.700, 10.0 ms", "big  0.800, 20.0 ms", r"\$x_1\$  0.600, 15.0 ms"]
 
 
 def test_names_cover_neither_points_nor_each_other():
