@@ -110,6 +110,7 @@ def _parts(bars: Axes, table: Axes, figures: Mapping[str, Any]) -> None:
     for column, figure in enumerate(_COLUMNS):
         table.text(column, -0.75, figure, color=FAINT, ha="right", va="center")
     bars.set_yticks(range(len(rows)), [f"{name}\n{what}" for name, _, what, _ in rows])
+    bars.margins(x=0.03)
     bars.set(ylim=(len(rows) - 0.4, -1.1), xlabel="ms, each part's mean after the one before")
     bars.grid(axis="y", visible=False)
     bars.set_title("where the time goes, ms")

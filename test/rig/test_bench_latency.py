@@ -117,6 +117,13 @@ def test_what_is_wrong_is_said_before_anything_is_started(bag, tmp_path, capsys,
     assert message in capsys.readouterr().err
 
 
+def test_a_missing_matplotlib_is_said_before_anything_is_started(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench_latency, "Rig", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr("lighttrack_ros.pictures.plot_file.find_spec", lambda name: None)
+    assert commands.main(["bench", "latency", "--plot", str(tmp_path / "plot.png")]) == 1
+    assert "pip install 'matplotlib>=3.5'" in capsys.readouterr().err
+
+
 def test_why_the_node_cannot_start_is_said_at_once(bag, model, tmp_path, monkeypatch, capsys, environment):
     """The node stays up, unconfigured, and tells its diagnostics; nothing else would end the waiting."""
     monkeypatch.setenv("ROS_DOMAIN_ID", environment["ROS_DOMAIN_ID"])

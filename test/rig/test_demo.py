@@ -123,3 +123,10 @@ def test_what_is_wrong_is_said_before_anything_is_started(model, tmp_path, capsy
     defaults = ["--model", str(model), "--out", str(tmp_path / "out")]
     assert commands.main(["demo", *defaults, *filled]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_missing_matplotlib_is_said_before_anything_is_started(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lighttrack_ros.commands.demo.run_processes", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr("lighttrack_ros.pictures.plot_file.find_spec", lambda name: None)
+    assert commands.main(["demo", "--model", str(model), "--out", str(tmp_path)]) == 1
+    assert "pip install 'matplotlib>=3.5'" in capsys.readouterr().err
