@@ -36,7 +36,7 @@ clean:
 
 .venv/installed: .venv/python $(SOURCES)
 	@echo "Building lighttrack_ros and its messages"
-	$(PIP) --no-build-isolation '.[bags,plots]'
+	$(PIP) --no-build-isolation '.[bags,plots,video]'
 	@touch $@
 
 .venv/installed-for-test: .venv/installed

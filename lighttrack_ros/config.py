@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.outputs import write_text
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -141,7 +142,7 @@ def save(path: Path, data: dict[str, Any], version: int, inline: bool = False) -
     plain = json.loads(json.dumps({"version": version, **data}))
     flow = None if inline else False
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=flow)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def wrong(path: Path, key: str, value: object, expected: str) -> LightTrackError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,6 +16,12 @@ from lighttrack_ros.errors import LightTrackError
 
 UInt8Array = npt.NDArray[np.uint8]
 Buffer = Any  # bytes, bytearray, memoryview or array.array
+
+FEW_LEVELS = 16  # grey levels under which a picture shows hardly anything to tell a target by
+_SAMPLES = 16_384  # values of an image that are looked at for its range
+_RARE = 0.1  # per cent of the values at each end that the range leaves out: dead pixels, a spark
+_MARGIN = 0.1  # of the range, added at both ends
+_CLIPPED = 0.02  # share of the values outside the range from which on it is taken anew
 
 MIN_SIDE = 16  # pixels; no camera sends less, and no target could be seen in it
 
@@ -50,14 +57,68 @@ def from_bgr(image: UInt8Array) -> Frame:
     return _Packed(image, None)
 
 
-def decode(encoding: str, width: int, height: int, step: int, is_bigendian: bool, data: Buffer) -> Frame:
+class Intensities:
+    """How values of more than 8 bits become grey levels, for the images of one camera, one after the other.
+
+    Thermal cameras and the like use a few hundred of 65,536 values. What the first image holds is stretched over all
+    grey levels; the same range then holds for those that follow, so that nothing flickers, until values leave it.
+
+    Args:
+        fixed: lowest and highest value, instead of what the images hold.
+    """
+
+    def __init__(self, fixed: tuple[float, float] | None = None) -> None:
+        self._fixed = fixed
+        self._range: tuple[float, float] | None = None
+
+    def start(self) -> None:
+        """Take the range anew from the next image: a new target is about to be given on it."""
+        self._range = None
+
+    def range_of(self, values: npt.NDArray[Any]) -> tuple[float, float]:
+        """Lowest and highest value for one image, (height, width) or (height, width, channels), of any type."""
+        if self._fixed is not None:
+            return self._fixed
+        step = max(1, math.isqrt(values.shape[0] * values.shape[1] // _SAMPLES))
+        sample: npt.NDArray[Any] = np.asarray(values[::step, ::step]).ravel()
+        if sample.dtype.kind == "f":
+            sample = sample[np.isfinite(sample)]
+        else:
+            sample = sample[sample < np.iinfo(sample.dtype).max]
+        measured = sample[sample != 0]  # 0 and the highest value mean "not measured", or are dead pixels
+        sample = measured if measured.size else sample
+        if self._range is not None and sample.size:
+            low, high = self._range
+            if np.mean((sample < low) | (sample > high)) > _CLIPPED:
+                self._range = None
+        if self._range is None:
+            self._range = _held(sample)
+        return self._range
+
+
+def grey_levels(image: UInt8Array) -> int:
+    """How many different grey levels an image shows, (height, width, 3) uint8 BGR; of a large one a sample is seen."""
+    step = max(1, math.isqrt(image.shape[0] * image.shape[1] // _SAMPLES))
+    return len(np.unique(cv2.cvtColor(np.ascontiguousarray(image[::step, ::step]), cv2.COLOR_BGR2GRAY)))
+
+
+def decode(
+    encoding: str,
+    width: int,
+    height: int,
+    step: int,
+    is_bigendian: bool,
+    data: Buffer,
+    intensities: Intensities | None = None,
+) -> Frame:
     """The fields of a sensor_msgs/Image as a frame, without copying `data`.
 
     Args:
         encoding: one of `encodings()`; any other goes through cv_bridge where that is installed.
         step: bytes from one row to the next; may be more than a row of pixels takes.
-        is_bigendian: byte order of the 16-bit encodings.
+        is_bigendian: byte order of values of more than 8 bits.
         data: the bytes of the rows; kept alive by the frame.
+        intensities: how such values become grey levels; left out, by what this image holds.
 
     Raises:
         LightTrackError: the fields do not fit each other, or the encoding cannot be decoded.
@@ -84,13 +145,16 @@ def decode(encoding: str, width: int, height: int, step: int, is_bigendian: bool
             f"image data has {data.nbytes} bytes, expected {step * rows} for {width} x {height} {encoding!r} "
             f"with step {step}"
         )
-    dtype = np.dtype(f"{'>' if is_bigendian else '<'}u{kind.value_bytes}")
+    dtype = np.dtype(f"{'>' if is_bigendian else '<'}{kind.value_kind}{kind.value_bytes}")
     strides = (step, row // width, kind.value_bytes)
     pixels: npt.NDArray[Any] = np.ndarray((rows, width, kind.channels), dtype, data, strides=strides)
-    return kind.frame(pixels if kind.channels > 1 else pixels[:, :, 0], kind.code)
+    pixels = pixels if kind.channels > 1 else pixels[:, :, 0]
+    if kind.value_bytes == 1:
+        return kind.frame(pixels, kind.code)
+    return kind.frame(pixels, kind.code, *(intensities or Intensities()).range_of(pixels))
 
 
-def decode_compressed(format: str, data: Buffer) -> Frame:
+def decode_compressed(format: str, data: Buffer, intensities: Intensities | None = None) -> Frame:
     """The fields of a sensor_msgs/CompressedImage (JPEG, PNG or what else cv2.imdecode reads) as a frame.
 
     Raises:
@@ -102,14 +166,35 @@ def decode_compressed(format: str, data: Buffer) -> Frame:
     if not pixels.size:
         raise LightTrackError(f"compressed image of format {format!r} has no data")
     try:
-        # The pixels as they were sent: an EXIF orientation would turn the picture away from its boxes.
-        image = cv2.imdecode(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        return decode_file(pixels, intensities)
+    except LightTrackError as error:
+        raise LightTrackError(f"compressed image of {pixels.size} bytes {format!r}: {error}") from error
+
+
+def decode_file(data: UInt8Array, intensities: Intensities | None = None) -> Frame:
+    """What is in an image file (JPEG, PNG, TIFF or what else cv2.imdecode reads) as a frame.
+
+    The pixels come as they are stored: an EXIF orientation would turn the picture away from its boxes.
+
+    Args:
+        data: (bytes,) uint8.
+        intensities: how values of more than 8 bits become grey levels; left out, by what this image holds.
+
+    Raises:
+        LightTrackError: no picture, or a broken one.
+    """
+    try:
+        flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(data, flags) if data.size else None
     except cv2.error as error:
-        raise LightTrackError(f"compressed image of format {format!r} cannot be decoded ({error})") from error
+        raise LightTrackError(f"cannot be decoded ({error})") from error
     if image is None:
-        raise LightTrackError(f"compressed image of {pixels.size} bytes {format!r}: expected a whole JPEG or PNG")
+        raise LightTrackError("expected a whole JPEG or PNG")
     check_size(image.shape[1], image.shape[0])
-    return from_bgr(image)  # type: ignore[arg-type]
+    code = cv2.COLOR_GRAY2BGR if image.ndim == 2 else None
+    if image.dtype == np.uint8:
+        return _Packed(image.astype(np.uint8, copy=False), code)
+    return _Deep(image, code, *(intensities or Intensities()).range_of(image))
 
 
 def encodings() -> tuple[str, ...]:
@@ -140,25 +225,28 @@ class _Packed(Frame):
         return part if self._code is None else cv2.cvtColor(part, self._code)  # type: ignore[return-value]
 
 
-class _Grey16(Frame):
-    """16-bit grey, its full range brought to 8 bits as cv_bridge does."""
+class _Deep(Frame):
+    """Values of more than 8 bits, of which those from `low` to `high` are brought to 0..255."""
 
-    def __init__(self, pixels: npt.NDArray[np.uint16], code: int) -> None:
-        self.height, self.width = pixels.shape
+    def __init__(self, pixels: npt.NDArray[Any], code: int | None, low: float, high: float) -> None:
+        self.height, self.width = pixels.shape[:2]
         self._pixels = pixels
         self._code = code
+        self._low, self._high = low, high
 
     def region(self, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
-        return cv2.cvtColor(_to_8_bits(_native(self._pixels[y0:y1, x0:x1])), self._code)  # type: ignore[return-value]
+        part = _to_8_bits(_native(self._pixels[y0:y1, x0:x1]), self._low, self._high)
+        return part if self._code is None else cv2.cvtColor(part, self._code)  # type: ignore[return-value]
 
 
 class _Bayer(Frame):
     """One colour a pixel, 8 or 16 bits; the two others are interpolated from the neighbours."""
 
-    def __init__(self, pixels: npt.NDArray[Any], code: int) -> None:
+    def __init__(self, pixels: npt.NDArray[Any], code: int, low: float = 0, high: float = 255) -> None:
         self.height, self.width = pixels.shape
         self._pixels = pixels
         self._code = code
+        self._low, self._high = low, high
 
     def region(self, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
         # Two pixels of margin, from an even one: the pattern keeps its phase and every pixel its neighbours.
@@ -166,7 +254,9 @@ class _Bayer(Frame):
         right, bottom = min(self.width, x1 + 2), min(self.height, y1 + 2)
         part = cv2.cvtColor(_native(self._pixels[top:bottom, left:right]), self._code)
         part = part[y0 - top : y1 - top, x0 - left : x1 - left]
-        return part if part.dtype == np.uint8 else _to_8_bits(part)  # type: ignore[return-value]
+        if part.dtype == np.uint8:
+            return part  # type: ignore[return-value]
+        return _to_8_bits(part, self._low, self._high)
 
 
 class _Yuv422(Frame):
@@ -203,10 +293,11 @@ class _Yuv420(Frame):
 class _Encoding(NamedTuple):
     """How the bytes of one encoding become a frame."""
 
-    frame: Callable[[npt.NDArray[Any], Any], Frame]
+    frame: Callable[..., Frame]
     channels: int  # values a pixel
     value_bytes: int
     code: int | None  # cv2's conversion to BGR
+    value_kind: str = "u"  # numpy's: unsigned, signed (i) or float (f)
 
 
 # ROS names a bayer pattern by its first row, OpenCV by its second: rggb is cv2's BG.
@@ -216,7 +307,15 @@ _ENCODINGS = {
     "bgra8": _Encoding(_Packed, 4, 1, cv2.COLOR_BGRA2BGR),
     "rgba8": _Encoding(_Packed, 4, 1, cv2.COLOR_RGBA2BGR),
     "mono8": _Encoding(_Packed, 1, 1, cv2.COLOR_GRAY2BGR),
-    "mono16": _Encoding(_Grey16, 1, 2, cv2.COLOR_GRAY2BGR),
+    "mono16": _Encoding(_Deep, 1, 2, cv2.COLOR_GRAY2BGR),
+    "bgr16": _Encoding(_Deep, 3, 2, None),
+    "rgb16": _Encoding(_Deep, 3, 2, cv2.COLOR_RGB2BGR),
+    "bgra16": _Encoding(_Deep, 4, 2, cv2.COLOR_BGRA2BGR),
+    "rgba16": _Encoding(_Deep, 4, 2, cv2.COLOR_RGBA2BGR),
+    "16UC1": _Encoding(_Deep, 1, 2, cv2.COLOR_GRAY2BGR),
+    "16SC1": _Encoding(_Deep, 1, 2, cv2.COLOR_GRAY2BGR, "i"),
+    "16UC3": _Encoding(_Deep, 3, 2, None),
+    "32FC1": _Encoding(_Deep, 1, 4, cv2.COLOR_GRAY2BGR, "f"),
     "8UC1": _Encoding(_Packed, 1, 1, cv2.COLOR_GRAY2BGR),
     "8UC3": _Encoding(_Packed, 3, 1, None),
     "8UC4": _Encoding(_Packed, 4, 1, cv2.COLOR_BGRA2BGR),
@@ -242,8 +341,30 @@ def _native(part: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return part if part.itemsize == 1 else np.ascontiguousarray(part, part.dtype.newbyteorder("="))
 
 
-def _to_8_bits(part: npt.NDArray[Any]) -> UInt8Array:
-    return cv2.convertScaleAbs(part, alpha=255 / 65535)  # type: ignore[return-value]
+def _to_8_bits(part: npt.NDArray[Any], low: float, high: float) -> UInt8Array:
+    """From `low` to `high` to 0..255, what lies outside to the nearer end; what is not a number is black."""
+    if part.dtype == np.uint16:
+        # OpenCV's subtraction stops at 0, and its conversion at 255.
+        begin = min(max(round(low), 0), 65535)
+        shifted = cv2.subtract(part, (float(begin),) * 4) if begin else part  # type: ignore[call-overload]
+        return cv2.convertScaleAbs(shifted, alpha=255 / max(high - begin, 1))  # type: ignore[return-value]
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = (part.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1e-9))
+    levels: UInt8Array = np.rint(np.nan_to_num(np.clip(scaled, 0, 255))).astype(np.uint8)
+    return levels
+
+
+def _held(sample: npt.NDArray[Any]) -> tuple[float, float]:
+    """What almost all values lie within, and a tenth more to each side for what is still to come."""
+    if not sample.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(sample, (_RARE, 100 - _RARE)))
+    margin = _MARGIN * (high - low)
+    low, high = low - margin, high + margin
+    if sample.dtype.kind != "f":
+        limits = np.iinfo(sample.dtype)
+        low, high = max(low, float(limits.min)), min(high, float(limits.max))
+    return low, max(high, low + 1 if sample.dtype.kind != "f" else low + 1e-9)
 
 
 def _decode_by_cv_bridge(

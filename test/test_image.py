@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.image import MIN_SIDE, decode, decode_compressed, encodings, from_bgr
+from lighttrack_ros.image import (
+    FEW_LEVELS,
+    MIN_SIDE,
+    Intensities,
+    decode,
+    decode_compressed,
+    encodings,
+    from_bgr,
+    grey_levels,
+)
 
 WIDTH, HEIGHT = 64, 48
 REGIONS = [
@@ -53,6 +62,14 @@ ENCODINGS = {
     "rgba8": (np.uint8, 4, lambda image: image[..., 2::-1]),
     "mono8": (np.uint8, 1, grey),
     "mono16": (np.uint16, 1, lambda image: grey(eight_bits(image))),
+    "bgr16": (np.uint16, 3, lambda image: eight_bits(image)),
+    "rgb16": (np.uint16, 3, lambda image: eight_bits(image[..., ::-1])),
+    "bgra16": (np.uint16, 4, lambda image: eight_bits(image[..., :3])),
+    "rgba16": (np.uint16, 4, lambda image: eight_bits(image[..., 2::-1])),
+    "16UC1": (np.uint16, 1, lambda image: grey(eight_bits(image))),
+    "16SC1": (np.int16, 1, lambda image: grey(eight_bits(image.astype(np.int32) + 32768))),
+    "16UC3": (np.uint16, 3, lambda image: eight_bits(image)),
+    "32FC1": (np.float32, 1, lambda image: grey(np.rint(image * 255).astype(np.uint8))),
     "8UC1": (np.uint8, 1, grey),
     "8UC3": (np.uint8, 3, lambda image: image),
     "8UC4": (np.uint8, 4, lambda image: image[..., :3]),
@@ -73,12 +90,19 @@ ENCODINGS = {
 }
 
 
+FULL = {"16SC1": Intensities((-32768, 32767)), "32FC1": Intensities((0, 1))}
+
+
 def message(encoding, is_bigendian=False, padding=0, width=WIDTH, height=HEIGHT, seed=0):
     """The fields of an Image with random pixels, and those pixels as BGR by the table above."""
     dtype, channels, to_bgr = ENCODINGS[encoding]
     rows = height * 3 // 2 if encoding.startswith("nv") else height
     shape = (rows, width) if channels == 1 else (rows, width, channels)
-    pixels = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype)
+    rng = np.random.default_rng(seed)
+    if dtype is np.float32:
+        pixels = rng.random(shape, dtype)
+    else:
+        pixels = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, shape, dtype)
     sent = pixels.astype(pixels.dtype.newbyteorder(">" if is_bigendian else "<"))
     row_bytes = sent.view(np.uint8).reshape(rows, -1)
     padded = np.pad(row_bytes, ((0, 0), (0, padding)), constant_values=255)
@@ -102,7 +126,7 @@ def test_the_table_is_whole():
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_region_equals_the_whole_image_converted(encoding, is_bigendian, padding):
     fields, expected = message(encoding, is_bigendian, padding)
-    frame = decode(**fields)
+    frame = decode(**fields, intensities=FULL.get(encoding, Intensities((0, 65535))))
     assert (frame.width, frame.height) == (WIDTH, HEIGHT)
     for x0, y0, x1, y1 in REGIONS:
         region = frame.region(x0, y0, x1, y1)
@@ -115,7 +139,7 @@ def test_every_region_equals_the_whole_image_converted(encoding, is_bigendian, p
 @pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name.startswith(("bayer", "mono", "rgb", "bgr"))])
 def test_odd_sizes(encoding):
     fields, expected = message(encoding, width=63, height=47)
-    frame = decode(**fields)
+    frame = decode(**fields, intensities=Intensities((0, 65535)))
     for region in [(0, 0, 63, 47), (60, 44, 63, 47), (61, 45, 63, 47), (31, 22, 40, 33)]:
         x0, y0, x1, y1 = region
         np.testing.assert_array_equal(frame.region(*region), expected[y0:y1, x0:x1])
@@ -167,7 +191,7 @@ def test_fields_that_do_not_fit_are_named(encoding, changes, words):
         decode(**{**fields, **changes})
 
 
-@pytest.mark.parametrize("encoding", ["", "bgr", "BGR8", "16UC1", "32FC1", "nv24", "h264", "no such thing"])
+@pytest.mark.parametrize("encoding", ["", "bgr", "BGR8", "64FC1", "nv24", "h264", "no such thing"])
 def test_an_unknown_encoding_names_the_known_ones(encoding, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv_bridge", None)
     fields, _ = message("bgr8")
@@ -177,7 +201,7 @@ def test_an_unknown_encoding_names_the_known_ones(encoding, monkeypatch):
 
 def test_an_unknown_encoding_goes_through_cv_bridge_where_it_is_installed(monkeypatch):
     fields, expected = message("bgr8")
-    fields["encoding"] = "bgr16"
+    fields["encoding"] = "bayer_rggb32"
 
     class CvBridge:
         def imgmsg_to_cv2(self, image, desired_encoding):
@@ -188,7 +212,7 @@ def test_an_unknown_encoding_goes_through_cv_bridge_where_it_is_installed(monkey
     monkeypatch.setitem(sys.modules, "cv_bridge", SimpleNamespace(CvBridge=CvBridge))
     np.testing.assert_array_equal(decode(**fields).bgr(), expected)
     monkeypatch.setattr(CvBridge, "imgmsg_to_cv2", lambda *_: 1 / 0)
-    with pytest.raises(LightTrackError, match="'bgr16', which cv_bridge cannot decode"):
+    with pytest.raises(LightTrackError, match="'bayer_rggb32', which cv_bridge cannot decode"):
         decode(**fields)
 
 
@@ -245,3 +269,66 @@ def test_from_bgr_copies_nothing():
     frame = from_bgr(image)
     assert np.shares_memory(frame.region(1, 2, 30, 40), image)
     np.testing.assert_array_equal(frame.mean_colour(), cv2.mean(image)[:3])
+
+
+def thermal(scene, low=7300, span=500):
+    """What a radiometric camera sends of an 8-bit picture: a few hundred of 65,536 counts, and a dead pixel."""
+    counts = (low + scene.astype(np.uint32) * span // 255).astype(np.uint16)
+    counts[0, 0] = 0
+    return counts
+
+
+def as_mono16(counts, encoding="mono16"):
+    height, width = counts.shape
+    step = width * counts.itemsize
+    fields = {"encoding": encoding, "width": width, "height": height, "step": step, "is_bigendian": False}
+    return fields | {"data": counts.tobytes()}
+
+
+@pytest.fixture
+def scene():
+    """A picture of all grey levels, (120, 160) uint8."""
+    rng = np.random.default_rng(1)
+    blurred = cv2.GaussianBlur(rng.random((120, 160), np.float32), (0, 0), 4)
+    return cv2.normalize(blurred, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "16UC1", "32FC1"])
+def test_a_few_hundred_counts_are_stretched_over_all_grey_levels(scene, encoding):
+    counts = thermal(scene)
+    if encoding == "32FC1":
+        counts = counts.astype(np.float32) / 100
+        counts[0, :2] = np.nan, np.inf
+    image = decode(**as_mono16(counts, encoding)).bgr()
+    assert grey_levels(image) > 120
+    assert np.corrcoef(image[2:, :, 0].ravel(), scene[2:].ravel())[0, 1] > 0.999
+    assert image[2:].max() - image[2:].min() > 190
+
+
+def test_a_16_bit_png_is_the_same_picture_through_both_doors(scene, tmp_path):
+    from lighttrack_ros.media.folder import read_image
+
+    counts = thermal(scene)
+    cv2.imwrite(str(tmp_path / "1.png"), counts)
+    sent = decode_compressed("mono16; png", (tmp_path / "1.png").read_bytes()).bgr()
+    np.testing.assert_array_equal(sent, read_image(tmp_path / "1.png"))
+    np.testing.assert_array_equal(sent, decode(**as_mono16(counts)).bgr())
+
+
+def test_the_range_stays_until_values_leave_it_or_a_target_is_given(scene):
+    intensities = Intensities()
+    first = decode(**as_mono16(thermal(scene)), intensities=intensities).bgr()
+    shifted = decode(**as_mono16(thermal(scene, low=7310)), intensities=intensities).bgr().astype(int)
+    assert 2 <= np.median(shifted - first) <= 10  # not measured anew: ten counts brighter are seen as brighter
+    jumped = decode(**as_mono16(thermal(scene, low=9000)), intensities=intensities).bgr()
+    np.testing.assert_allclose(jumped[2:].astype(int), first[2:], atol=2)  # it clipped
+    dim = decode(**as_mono16(thermal(scene, low=9100, span=250)), intensities=intensities).bgr()
+    assert grey_levels(dim) < 140
+    intensities.start()
+    assert grey_levels(decode(**as_mono16(thermal(scene, low=9100, span=250)), intensities=intensities).bgr()) > 120
+
+
+def test_a_given_range_is_kept_and_a_flat_picture_is_known_for_one(scene):
+    image = decode(**as_mono16(thermal(scene)), intensities=Intensities((0, 65535))).bgr()
+    assert grey_levels(image) < FEW_LEVELS
+    assert grey_levels(np.repeat(scene[..., None], 3, axis=2)) > FEW_LEVELS

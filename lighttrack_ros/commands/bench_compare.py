@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ from lighttrack_ros.evaluation.opencv_trackers import CLASSICAL, CONTRIB, NETWOR
 from lighttrack_ros.evaluation.peers import KINDS, find_peer, load_peer
 from lighttrack_ros.evaluation.plain_lighttrack import plain_lighttrack
 from lighttrack_ros.media import sequences
-from lighttrack_ros.media.video import check_writable, parse_size
+from lighttrack_ros.media.frames import parse_size
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
+from lighttrack_ros.outputs import check_outputs, write_json
 from lighttrack_ros.pictures.plot_file import check_plot
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.base import Tracker
@@ -70,11 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.threads < 1:
         raise LightTrackError(f"--threads is {args.threads}, expected 1 or more")
-    if args.json is not None:
-        check_writable(args.json)
     if args.plot is not None:
         check_plot(args.plot)
     found = sequences.find_sequences(args.sequences, args.only, args.skip)
+    check_outputs([args.json, args.plot], sequences.files_of(found))
     with_truth = [sequence for sequence in found if sequence.truth is not None]
     if not with_truth:
         raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
@@ -102,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         document = {"machine": describe_machine(), "opencv": cv2.__version__, "threads": args.threads}
         document |= {"missing": missing, "trackers": [_figures(standing) for standing in standings]}
-        args.json.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(args.json, document)
         print(f"figures: {args.json}")
     if args.plot is not None:
         subtitle = f"{len(with_truth)} sequences, {frames} frames; {describe_machine()}, {args.threads} thread(s)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.evaluate import describe_machine
 from lighttrack_ros.evaluation.exits import fixed_exits
-from lighttrack_ros.media.sequences import find_sequences
-from lighttrack_ros.media.video import check_writable
+from lighttrack_ros.media.sequences import files_of, find_sequences
 from lighttrack_ros.models import load_model
+from lighttrack_ros.outputs import check_outputs, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from lighttrack_ros.training.exit_figures import exit_figures
 
-    if args.json is not None:
-        check_writable(args.json)
     model = load_model(args.model)
     other = load_model(args.against) if args.against else None
     for each in (model, other):
@@ -39,11 +36,12 @@ def run(args: argparse.Namespace) -> int:
     sequences = [each for each in find_sequences(args.sequences, args.only, args.skip) if each.truth is not None]
     if not sequences:
         raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
+    check_outputs([args.json], [*files_of(sequences), model.folder])
     print(f"{model.name}: {model.architecture}, threads: {args.threads or 'half of the cores'}, {describe_machine()}")
     figures = exit_figures(model, other, sequences, args.threads)
     _print(figures)
     if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(args.json, figures)
         print(f"figures: {args.json}")
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,8 +14,9 @@ from lighttrack_ros.commands.arguments import parse_box, parse_rate
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.evaluate import describe_machine
 from lighttrack_ros.evaluation.latency import PARTS
-from lighttrack_ros.media.video import check_writable, parse_size
+from lighttrack_ros.media.frames import parse_size
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
+from lighttrack_ros.outputs import check_outputs, write_json
 from lighttrack_ros.pictures.plot_file import check_plot
 from lighttrack_ros.rig.latency_bench import Overload, Steady, measure_overload, measure_steady, measure_step
 from lighttrack_ros.rig.latency_clips import clip_of_bag, clip_of_scene, clip_of_sequence
@@ -68,11 +68,11 @@ def run(args: argparse.Namespace) -> int:
         raise LightTrackError(f"--runs is {args.runs}, expected at least 1")
     if not 0.5 <= args.seconds <= 86400:
         raise LightTrackError(f"--seconds is {args.seconds}, expected 0.5 to 86400")
-    if args.json is not None:
-        check_writable(args.json)
     if args.plot is not None:
         check_plot(args.plot)
     model = load_model(args.model)
+    inputs = [path for path in (args.bag, args.sequence) if path is not None]
+    check_outputs([args.json, args.plot], [*inputs, model.folder])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lighttrack_latency_")))
         clip = _clip(args, folder)
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
                 _plot_steady(args.plot, title, subtitle, steady)
     if args.json is not None:
         head = {"model": model.name, "clip": clip.title, "machine": describe_machine()}
-        args.json.write_text(json.dumps({**head, **figures}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(args.json, {**head, **figures})
         print(f"figures: {args.json}")
     if args.plot is not None:
         print(f"plot: {args.plot}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.evaluate import describe_machine
-from lighttrack_ros.media.video import check_writable
+from lighttrack_ros.outputs import check_outputs, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +27,7 @@ def run(args: argparse.Namespace) -> int:
         raise LightTrackError(f"--models {' '.join(sorted(unknown))}: expected some of {', '.join(costs.MODELS)}")
     if args.rounds < 1:
         raise LightTrackError(f"--rounds is {args.rounds}, expected at least 1")
-    if args.json is not None:
-        check_writable(args.json)
+    check_outputs([args.json])
     threads = args.threads or "half the cores"
     print(f"{args.backend}, threads: {threads}, {describe_machine()}, {args.rounds} rounds in turn")
     measured = costs.measure(args.models or list(costs.MODELS), args.rounds, args.threads, args.backend)
@@ -41,6 +39,6 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.json is not None:
         rows = [asdict(cost) for cost in measured]
-        args.json.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=2) + "\n")
+        write_json(args.json, {"machine": describe_machine(), "rows": rows})
         print(f"figures: {args.json}")
     return 0

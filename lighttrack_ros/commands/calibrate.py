@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from lighttrack_ros.media.sequences import find_sequences
-from lighttrack_ros.media.video import check_writable
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
+from lighttrack_ros.outputs import check_writable
 from lighttrack_ros.runtime.calibration import Measured
 from lighttrack_ros.runtime.ranges import FILE
 from lighttrack_ros.trackers.calibrate import calibrate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ from lighttrack_ros.commands.arguments import parse_box
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.evaluate import describe_machine
 from lighttrack_ros.evaluation.observed_run import ObservedRun
+from lighttrack_ros.media.frames import FrameSource, parse_size
 from lighttrack_ros.media.scene import DEFAULT_SEED
-from lighttrack_ros.media.video import FrameSource, check_writable, parse_size
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
+from lighttrack_ros.outputs import check_outputs, write_json
 from lighttrack_ros.pictures.annotated_video import write_video
 from lighttrack_ros.pictures.plot_file import check_plot
 from lighttrack_ros.rig.demo import Film, film_of_scene, film_of_video, run_processes
@@ -38,10 +38,9 @@ def run(args: argparse.Namespace) -> int:
         raise LightTrackError(f"--rate is {args.rate}, expected frames a second, more than 0")
     model = load_model(args.model)
     paths = {name: args.out / f"demo.{suffix}" for name, suffix in _RESULTS.items()}
-    for path in paths.values():
-        check_writable(path)
     check_plot(paths["sheet"])
     film = _film(args)
+    check_outputs(paths.values(), film.frames.files)
     observations, sent = run_processes(film, model, args.backend, args.out)
     result = ObservedRun(
         title=f"{film.title}, tracked by {model.name}",
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     write_video(paths["video"], film.frames, result)
     _write_contact_sheet(paths["sheet"], film.frames, result)
     figures = {"model": model.name, "source": film.source, "machine": describe_machine(), **result.figures()}
-    paths["figures"].write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(paths["figures"], figures)
     _print_summary(figures)
     for name, path in paths.items():
         print(f"{name:8} {path}")

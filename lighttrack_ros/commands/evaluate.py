@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import metrics, sessions
 from lighttrack_ros.evaluation.evaluate import Evaluation, describe_machine, evaluate_sequence
 from lighttrack_ros.media import sequences
-from lighttrack_ros.media.video import check_writable
 from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
+from lighttrack_ros.outputs import check_outputs, write_json
 from lighttrack_ros.session import Session
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.base import Tracker
@@ -39,9 +38,8 @@ def run(args: argparse.Namespace) -> int:
     without = [sequence.name for sequence in found if sequence.truth is None]
     if not with_truth:
         raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
-    if args.json is not None:
-        check_writable(args.json)
     model = load_model(args.model)
+    check_outputs([args.json], [*sequences.files_of(found), model.folder])
     tracker = create_tracker(model, args.backend, args.threads)
     try:
         print(f"{model.name} on {tracker.backend}, {describe_machine()}")
@@ -54,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         tracker.close()
     if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(args.json, figures)
         print(f"figures: {args.json}")
     return 0
 

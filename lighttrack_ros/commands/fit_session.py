@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from lighttrack_ros.evaluation.fit_session import (
     record,
 )
 from lighttrack_ros.media import sequences
-from lighttrack_ros.media.video import check_writable
 from lighttrack_ros.models import DEFAULT_MODEL, SessionSettings, load_model, save_model
+from lighttrack_ros.outputs import check_outputs, check_writable, write_json
 from lighttrack_ros.trackers import create_tracker
 
 
@@ -56,9 +55,8 @@ def run(args: argparse.Namespace) -> int:
             f"{args.sequences}: {len(found) - len(args.test)} sequences with ground truth besides --test, "
             "expected at least 2 (the target of one is covered with that of another)"
         )
-    if args.json is not None:
-        check_writable(args.json)
     model = load_model(args.model)
+    check_outputs([args.json], [*sequences.files_of(found), model.folder])
     if args.write:
         check_writable(model.folder / "model.yaml")
     tracker = create_tracker(model, args.backend, args.threads)
@@ -75,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
     table = [figures(kind, verdicts) for kind in (AS_IT_IS, *absence.KINDS)]
     _print_table(table)
     if args.json is not None:
-        text = json.dumps({"session": dataclasses.asdict(settings), "kinds": table}, indent=2)
-        args.json.write_text(text + "\n", encoding="utf-8")
+        write_json(args.json, {"session": dataclasses.asdict(settings), "kinds": table})
     if args.write:
         save_model(dataclasses.replace(model, session=settings))
         print(f"written to {model.folder / 'model.yaml'}")

@@ -13,12 +13,16 @@ import numpy as np
 from lighttrack_ros.commands.arguments import parse_rate
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.media.bag import ImageBag, is_bag
-from lighttrack_ros.media.video import check_writable, open_source, parse_size
+from lighttrack_ros.media.camera import without_password
+from lighttrack_ros.media.frames import open_source, parse_size
+from lighttrack_ros.outputs import check_outputs
 from lighttrack_ros.rig.replay import DEFAULT_TOPIC, Camera, Clip, Frames, play
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a rosbag2 (folder, .mcap, .db3), a video, a folder of images, or scene[:SEED]")
+    parser.add_argument(
+        "source", help="a bag (ROS 2 or 1; folder or file), a video, a folder of images, a camera, or scene[:SEED]"
+    )
     parser.add_argument(
         "--topic",
         help="topic to publish on (default: image); of a bag: the topic to play, under its own name "
@@ -42,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", default="640x480", help="width x height of the generated scene (default: %(default)s)"
     )
     parser.add_argument("--preload", action="store_true", help="decode everything first, so that playing costs little")
+    parser.add_argument(
+        "--partial", action="store_true", help="fewer frames than the recording announces are no failure (status 0)"
+    )
     parser.add_argument("--no-wait", action="store_true", help="do not wait for a subscriber")
     parser.add_argument(
         "--reliability",
@@ -63,10 +70,9 @@ def run(args: argparse.Namespace) -> int:
         raise LightTrackError(f"--speed is {args.speed}, expected more than 0")
     if args.first is not None and args.first < 1:
         raise LightTrackError(f"--first is {args.first}, expected at least 1")
-    if args.log is not None:
-        check_writable(args.log)
     endless = args.loop or args.ping_pong
     clip = _open_clip(args, rate, endless)
+    check_outputs([args.log], clip.files)
     if args.first is not None:
         clip.cut(args.first)
     if args.preload or args.ping_pong:
@@ -86,7 +92,10 @@ def run(args: argparse.Namespace) -> int:
             # The one way to end a loop, and no failure of it.
             return 0 if endless else 130
     print(f"{sent} frames published on {camera.topic}")
-    return 0
+    shortfall = None if args.first is not None else clip.shortfall
+    if shortfall:
+        print(f"lighttrack replay: {clip.name}: {shortfall}", file=sys.stderr)
+    return 1 if shortfall and not args.partial else 0
 
 
 def _open_clip(args: argparse.Namespace, rate: float | None, endless: bool) -> Clip:
@@ -96,13 +105,13 @@ def _open_clip(args: argparse.Namespace, rate: float | None, endless: bool) -> C
         if bag.others:
             print(f"playing {bag.topic} alone, not {', '.join(bag.others)}", file=sys.stderr)
         compressed = bag.message_type == "sensor_msgs/msg/CompressedImage"
-        return Clip(path.stem, args.publish_as or bag.topic, compressed, bag.count, bag)
+        return Clip(path.stem, args.publish_as or bag.topic, compressed, bag.count, bag, bag.files)
     for name in ("publish_as", "keep_stamps"):
         if getattr(args, name):
-            raise LightTrackError(f"--{name.replace('_', '-')} is for bags, {args.source} is none")
+            raise LightTrackError(f"--{name.replace('_', '-')} is for bags, {without_password(args.source)} is none")
     # The scene is drawn at the rate at which it is shown; what was filmed keeps its frames.
     fps = rate if rate is not None and math.isfinite(rate) else 30.0
     source = open_source(args.source, parse_size(args.size), fps)
-    if source.count is None and endless:
-        raise LightTrackError(f"{args.source}: a live camera cannot be looped")
-    return Clip(source.name, args.topic or DEFAULT_TOPIC, False, source.count, Frames(source))
+    if source.live and endless:
+        raise LightTrackError(f"{source.name}: a live camera cannot be looped")
+    return Clip(source.name, args.topic or DEFAULT_TOPIC, False, source.count, Frames(source), source.files)

@@ -9,10 +9,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.media.frames import parse_size
 from lighttrack_ros.media.scene import DEFAULT_SEED, Scene
 from lighttrack_ros.media.scene_files import TOPIC, save_scene_as_bag
 from lighttrack_ros.media.sequences import save_scene
-from lighttrack_ros.media.video import parse_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.selftest import compare_backend, describe_gpu, time_networks, time_preprocessing
-from lighttrack_ros.media.video import check_writable
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
+from lighttrack_ros.outputs import check_outputs, write_json
 from lighttrack_ros.runtime import ranges
 
 _PRECISIONS = {"fp32": "tensorrt-fp32", "fp16": "tensorrt", "int8": "tensorrt-int8"}
@@ -34,8 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.frames < 1:
         raise LightTrackError(f"--frames is {args.frames}, expected at least 1")
-    if args.json is not None:
-        check_writable(args.json)
+    check_outputs([args.json], [args.sequences] if args.sequences else [])
     figures: dict[str, Any] = {
         "machine": describe_gpu(),
         "frames": str(args.sequences or "generated scene"),
@@ -64,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     text = json.dumps(figures, indent=1)
     print(text)
     if args.json:
-        args.json.write_text(text + "\n", encoding="utf-8")
+        write_json(args.json, figures)
     if problems:
         raise LightTrackError("do not use this here: " + "; ".join(problems))
     return 0

@@ -5,30 +5,38 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import math
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lighttrack_ros.commands.arguments import parse_box
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import metrics
 from lighttrack_ros.geometry import Box
-from lighttrack_ros.media.sequences import sequence_of
-from lighttrack_ros.media.video import FrameSource, GeneratedScene, VideoWriter, check_writable, open_source
+from lighttrack_ros.image import FEW_LEVELS, grey_levels
+from lighttrack_ros.media.camera import without_password
+from lighttrack_ros.media.frames import FrameSource, GeneratedScene, open_source
+from lighttrack_ros.media.sequences import Sequence, boxes_beside, sequence_of
+from lighttrack_ros.media.video import ANNOTATED, VideoWriter
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
+from lighttrack_ros.outputs import check_outputs, write_json
 from lighttrack_ros.pictures.target import draw_target
 from lighttrack_ros.session.follow import Step, follow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", help="a video, a folder of images, a camera's index (0), a stream's URL, or scene[:SEED]"
+        "source",
+        help="a video, a folder of images, a camera (0, /dev/video0), a stream's URL, a GStreamer pipeline, "
+        "or scene[:SEED]",
     )
     parser.add_argument(
         "--box",
@@ -49,35 +57,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.frames < 0:
         raise LightTrackError(f"--frames is {args.frames}, expected 0 (all) or more")
-    source = open_source(args.source)
-    box = parse_box(args.box) if args.box is not None else first_box(args.source, source)
     # All that can be found wrong is found before the first frame is tracked.
-    if args.json is not None:
-        check_writable(args.json)
+    source = open_source(args.source)
+    sequence = sequence_of(args.source) if args.box is None else None
+    box = parse_box(args.box) if args.box is not None else first_box(source, sequence)
     model = load_model(args.model)
+    boxes = boxes_beside(args.source)
+    check_outputs([args.out, args.json], [*source.files, *boxes, model.folder])
+    frames = _Timed(source)
     with contextlib.ExitStack() as stack:
-        steps = stack.enter_context(contextlib.closing(follow(source, box, model, args.backend, args.threads)))
+        steps = stack.enter_context(contextlib.closing(follow(frames, box, model, args.backend, args.threads)))
         first = next(steps)
+        _warn_of_flat_picture(first.image)
         writer = None
         if args.out is not None:
             height, width = first.image.shape[:2]
-            writer = stack.enter_context(VideoWriter(args.out, width, height, source.fps))
-        records, seconds, interrupted = _record(itertools.chain([first], steps), source, args.frames, writer)
+            writer = stack.enter_context(VideoWriter(args.out, width, height, source.fps, ANNOTATED))
+        chain = itertools.chain([first], steps)
+        records, seconds, interrupted = _record(chain, source, frames.times, args.frames, writer)
     step_times = metrics.step_times(seconds)
     if args.json is not None:
-        step_ms = {name: value if math.isfinite(value) else None for name, value in vars(step_times).items()}
-        document = {"source": args.source, "model": model.name, "step_ms": step_ms, "frames": records}
-        args.json.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        document = {"source": without_password(args.source), "model": model.name, "step_ms": vars(step_times)}
+        write_json(args.json, {**document, "frames": records})
     states = ", ".join(f"{count} {state}" for state, count in Counter(item["state"] for item in records).items())
-    print(f"{len(records)} frames: {states}; a step takes {step_times.p50:.1f} ms (p95 {step_times.p95:.1f})")
+    took = f"; a step takes {step_times.p50:.1f} ms (p95 {step_times.p95:.1f})" if seconds else ""
+    print(f"{len(records)} frames: {states}{took}")
+    if source.shortfall:
+        print(f"lighttrack track: {source.name}: {source.shortfall}", file=sys.stderr)
     for path in (args.out, args.json):
         if path is not None:
             print(path)
     # A camera has no end of its own: there, Ctrl-C is how one stops.
-    return 130 if interrupted and source.count is not None else 0
+    return 130 if interrupted and not source.live else 0
 
 
-def first_box(name: str, source: FrameSource) -> Box:
+class _Timed:
+    """The frames of a source, whose times are kept."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source = source
+        self.times: list[float] = []  # seconds, of the frames so far
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        for seconds, image in self._source.timed():
+            self.times.append(seconds)
+            yield image
+
+
+def _warn_of_flat_picture(image: NDArray[np.uint8]) -> None:
+    levels = grey_levels(image)
+    if levels < FEW_LEVELS:
+        print(
+            f"lighttrack track: the first frame has {levels} grey levels: hardly anything to track by", file=sys.stderr
+        )
+
+
+def first_box(source: FrameSource, sequence: Sequence | None) -> Box:
     """The box to start on, of a source that comes with one: a scene, a sequence, a video beside its boxes.
 
     Raises:
@@ -85,7 +120,6 @@ def first_box(name: str, source: FrameSource) -> Box:
     """
     if isinstance(source, GeneratedScene):
         return source.scene[0].box
-    sequence = sequence_of(name)
     if sequence is None:
         raise LightTrackError("--box is missing: which target? (left,top,width,height in the first frame, pixels)")
     return sequence.init_box
@@ -94,6 +128,7 @@ def first_box(name: str, source: FrameSource) -> Box:
 def _record(
     steps: Iterable[Step],
     source: FrameSource,
+    times: list[float],
     limit: int,
     writer: VideoWriter | None,
 ) -> tuple[list[dict[str, Any]], list[float], bool]:
@@ -110,8 +145,9 @@ def _record(
                     if writer is not None:
                         annotated = image.copy()
                         draw_target(annotated, report.box, report.state, report.confidence)
-                        writer.write(annotated)
-                    records.append({"index": len(records), "state": state, "box": box, "confidence": confidence})
+                        writer.write(annotated, times[len(records)])
+                    record = {"index": len(records), "time": round(times[len(records)], 6), "state": state}
+                    records.append({**record, "box": box, "confidence": confidence})
                     if math.isfinite(duration):  # the first frame is given, not tracked
                         seconds.append(duration)
                 bar.set_postfix_str(f"{state} {confidence:.2f}", refresh=False)

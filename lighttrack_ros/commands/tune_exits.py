@@ -12,8 +12,8 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.exits import fixed_exits, record
 from lighttrack_ros.evaluation.tune_exits import tune
 from lighttrack_ros.media.sequences import find_sequences
-from lighttrack_ros.media.video import check_writable
 from lighttrack_ros.models import DyTrackHyperParameters, load_model, save_model
+from lighttrack_ros.outputs import check_writable
 from lighttrack_ros.trackers.dytrack import DyTrackTracker
 
 

@@ -21,7 +21,7 @@ from lighttrack_ros.evaluation import absence
 from lighttrack_ros.geometry import Box, intersection_over_union
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media import sequences
-from lighttrack_ros.media.video import FrameSource
+from lighttrack_ros.media.frames import FrameSource
 from lighttrack_ros.models import SessionSettings
 from lighttrack_ros.session import Looks, Session, State, log_odds
 from lighttrack_ros.trackers.base import Estimate, Tracker

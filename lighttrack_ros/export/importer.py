@@ -33,6 +33,7 @@ from lighttrack_ros.networks.lighttrack import MOBILE, Architecture, load_checkp
 from lighttrack_ros.networks.transformer import PATCH
 
 TEMPLATE_SIZE = 128
+_OF_A_MODEL = ("model.yaml", "ranges.yaml", "LICENSE", "__pycache__")
 SEARCH_SIZES = (256, 288)
 # Where to look first: docs/performance.md. When to believe it: by `lighttrack fit-session`, docs/lost.md.
 _MOBILE_PARAMETERS = LightTrackHyperParameters(near_size=160, near_shift=4.3, near_score=7.0)
@@ -62,14 +63,15 @@ def import_checkpoint(
         raise LightTrackError(
             f"model name {name!r}: expected letters, digits, '_', '-' and '.', e.g. lighttrack_mobile"
         )
+    place = output or (Path("engines") if Path("engines").is_dir() else user_models())
+    target = place / name
+    check_replaceable(target)
     plan = plan_of(checkpoint, architecture)
     if architecture is not None and plan.fields["tracker"] != "lighttrack":
         raise LightTrackError(
             f"{checkpoint}: a {plan.fields['tracker']} checkpoint, which says its own architecture, not"
             f" {architecture!r} (leave --architecture out)"
         )
-    place = output or (Path("engines") if Path("engines").is_dir() else user_models())
-    target = place / name
     # Built beside its place and moved there last: a failed import leaves nothing, and no half of a folder.
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -114,6 +116,23 @@ def write_graphs(plan: Plan, model: Model) -> None:
         print(
             f"{item.graph}, {item.output}: largest difference from PyTorch {item.largest:.2e}"
             f" (values up to {item.scale:.3g})"
+        )
+
+
+def check_replaceable(target: Path) -> None:
+    """Refuse to replace anything but a model folder with nothing of the user's in it.
+
+    Raises:
+        LightTrackError: there is something else.
+    """
+    if not target.exists():
+        return
+    if not (target / "model.yaml").is_file():
+        raise LightTrackError(f"{target}: is there already and is no model folder; choose another --name or --output")
+    strange = sorted(path.name for path in target.iterdir() if path.suffix != ".onnx" and path.name not in _OF_A_MODEL)
+    if strange:
+        raise LightTrackError(
+            f"{target}: holds {', '.join(strange[:3])}, which would be lost; move it, or choose another --name"
         )
 
 

@@ -1,176 +1,212 @@
-"""Frames in and out of files: folders of images, videos and cameras, all read as a stream of BGR frames."""
+"""Video files, read and written by PyAV (FFmpeg): frames with their own times, as far as a file can be decoded."""
 
 from __future__ import annotations
 
-import os
-import re
+import contextlib
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
+from types import SimpleNamespace, TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.media.scene import DEFAULT_SEED, Scene
+from lighttrack_ros.outputs import check_writable, replacing
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".webp")
-# What the FFmpeg inside the OpenCV wheels can write; avc1 (H.264) is not among it, for its licence.
-_CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
+ANNOTATED = "annotated by lighttrack_ros"  # the comment in a video that is a result, no recording
 _DEFAULT_FPS = 30.0
-
-
-class FrameSource(Protocol):
-    """A stream of frames, read lazily; iterating again starts from the beginning (not for live cameras).
-
-    Attributes:
-        name: what to call it in messages and reports.
-        fps: its own rate, frames a second.
-        count: number of frames; None where it is not known before the end.
-    """
-
-    name: str
-    fps: float
-    count: int | None
-
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield (height, width, 3) uint8 BGR frames.
-
-        Raises:
-            LightTrackError: a frame cannot be decoded, or there is none.
-        """
-        ...
-
-
-def open_source(source: str, size: tuple[int, int] = (640, 480), fps: float = _DEFAULT_FPS) -> FrameSource:
-    """Frames of a folder of images, a video file, a camera's index ("0"), a stream's URL, or the generated scene.
-
-    Args:
-        source: a path, an index, a URL; "scene" or "scene:SEED" for the generated one.
-        size: width, height of the generated scene, pixels.
-        fps: of the generated scene and of a folder of images, which have no rate of their own.
-
-    Raises:
-        LightTrackError: nothing there, or nothing in it that can be decoded.
-    """
-    path = Path(source)
-    if path.is_dir():
-        return ImageFolder(path, fps)
-    if path.is_file():
-        return VideoFile(path)
-    if re.fullmatch(r"\d+", source) or "://" in source:
-        return Camera(source)
-    generated = re.fullmatch(r"scene(?::(\d+))?", source)
-    if generated:
-        return GeneratedScene(int(generated[1] or DEFAULT_SEED), size, fps)
-    raise LightTrackError(
-        f"{source}: no such file or folder (expected a video, a folder of images, a camera's index such as 0, "
-        "a URL, or scene[:SEED] for the generated one)"
-    )
-
-
-class ImageFolder:
-    """A folder of images in the order of the numbers in their names (`2.jpg` before `10.jpg`)."""
-
-    def __init__(self, folder: Path, fps: float = _DEFAULT_FPS) -> None:
-        inner = folder / "img"
-        self.name = folder.name
-        self.fps = fps
-        self.paths = _images(inner if inner.is_dir() else folder)
-        self.count: int | None = len(self.paths)
-        if not self.paths:
-            raise LightTrackError(f"{folder}: no images in it ({', '.join(IMAGE_SUFFIXES)}), nor in its img/ folder")
-
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        return map(read_image, self.paths)
+_JUMP = 1.0  # seconds
+_SAMPLE = 200  # packets whose times tell the rate
+_TICKS = 90_000  # a second, of the times that are written
+# Container: encoder and its options. Browsers play H.264 in MP4 and VP8 in WebM.
+_H264 = ("libx264", {"preset": "veryfast", "crf": "20"})
+_CODECS = {
+    ".mp4": _H264,
+    ".mov": _H264,
+    ".mkv": _H264,
+    ".avi": ("mjpeg", {"q": "3"}),
+    ".webm": ("libvpx", {"deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "4M"}),
+}
+_FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi", ".webm": "webm"}
 
 
 class VideoFile:
-    """A video file, decoded by OpenCV's FFmpeg."""
+    """A video file; what lies behind a damaged stretch is read too. Frames are turned as a player turns them.
+
+    Attributes:
+        fps: mean rate by the frames' own times; what the container announces where they have none.
+        count: number of frames, as the container announces it; None where it does not.
+        shortfall: after a run to the end, in words, how many frames could not be decoded; None if all could.
+
+    Raises:
+        LightTrackError: no video, or PyAV is not installed.
+    """
+
+    live = False
 
     def __init__(self, path: Path) -> None:
         self.name = path.stem
         self.path = path
-        capture = self._open()
-        self.fps = _rate(capture)
-        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        capture.release()
-        # A container's count is a hint: damaged files announce more than they hold.
-        self.count: int | None = frames if frames > 0 else None
+        self.files: tuple[Path, ...] = (path,)
+        self.shortfall: str | None = None
+        with self._open() as (container, stream):
+            self.count: int | None = stream.frames or None
+            self.fps = _rate(container, stream)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        capture = self._open()
-        try:
-            yield from _read(capture, f"{self.path}: not one frame of it can be decoded; is the file complete?")
-        finally:
-            capture.release()
+        return (frame for _, frame in self.timed())
 
-    def _open(self) -> cv2.VideoCapture:
-        with _QuietStderr():
-            capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
-        if not capture.isOpened():
-            raise LightTrackError(f"{self.path}: cannot be opened as a video (try to convert it to H.264 in .mp4)")
-        return capture
+    def timed(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        """Yield the frames, each with its own time in seconds since the first one's; times never run backwards.
 
+        Raises:
+            LightTrackError: not one frame can be decoded.
+        """
+        import av
 
-class Camera:
-    """A live camera by index, or a network stream by URL."""
+        period, last, offset = 1 / self.fps, 0.0, 0.0
+        read = packets = damaged = 0
+        self.shortfall = None
+        with self._open() as (container, stream):
+            stream.thread_type = "AUTO"
+            for packet in _packets(container, stream):
+                packets += packet.size > 0
+                try:
+                    frames = packet.decode()
+                except av.error.FFmpegError:
+                    damaged += 1
+                    continue
+                for frame in frames:
+                    raw = frame.time if frame.time is not None else last + offset + (period if read else 0.0)
+                    if not read:
+                        offset = raw
+                    elif raw - offset < last - _JUMP:  # a recorder that started its clock anew
+                        offset = raw - last - period
+                    last = max(last, raw - offset)  # behind a damaged stretch some come out of order
+                    read += 1
+                    yield last, _pixels(frame)
+        if not read:
+            raise LightTrackError(f"{self.path}: not one frame of it can be decoded; is the file complete?")
+        if damaged or (self.count or 0) > packets:
+            of = f" of the {self.count}" if self.count else ""
+            announced = " that the file announces" if self.count else f" ({damaged} damaged ones left out)"
+            self.shortfall = f"{read}{of} frames{announced} could be decoded"
 
-    def __init__(self, source: str) -> None:
-        self.name = f"camera {source}" if source.isdigit() else source
-        self.count: int | None = None
-        with _QuietStderr():
-            self._capture = cv2.VideoCapture(int(source)) if source.isdigit() else cv2.VideoCapture(source)
-        if not self._capture.isOpened():
-            found = sorted(str(device) for device in Path("/dev").glob("video*"))
-            hint = f"cameras here: {', '.join(found) or 'none'}" if source.isdigit() else "check the address"
-            raise LightTrackError(f"{self.name}: cannot be opened ({hint})")
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        self.fps = _rate(self._capture)
+    def count_frames(self) -> int:
+        """Number of the frames in the file, without decoding them; damaged ones count."""
+        with self._open() as (container, stream):
+            return sum(packet.size > 0 and not packet.is_discard for packet in _packets(container, stream))
 
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        yield from _read(self._capture, f"{self.name}: it opened but gave no frame (is another program using it?)")
-
-
-class GeneratedScene:
-    """The generated drone scene as a source: ten seconds, the same for the same seed."""
-
-    def __init__(self, seed: int, size: tuple[int, int], fps: float) -> None:
-        self.name = f"scene {seed}"
-        self.fps = fps
-        self.scene = Scene(seed, *size, fps)
-        self.count: int | None = len(self.scene)
-
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        return (frame.image for frame in self.scene)
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[tuple[Any, Any]]:
+        """The container and its video stream."""
+        av = _import_av(self.path)
+        with contextlib.ExitStack() as stack:
+            try:
+                # An open file without a name: FFmpeg takes names for addresses (colons, dashes), knows UTF-8 alone,
+                # and believes endings.
+                file = stack.enter_context(self.path.open("rb"))
+                nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
+                container = stack.enter_context(av.open(nameless, metadata_errors="ignore"))
+            except (OSError, ValueError) as error:  # FFmpeg's errors are among them
+                reason = "" if isinstance(error, av.error.FFmpegError) else f": {error}"
+                raise LightTrackError(
+                    f"{self.path}: cannot be opened as a video (try to convert it to H.264 in .mp4){reason}"
+                ) from None
+            stream = container.streams.best("video")
+            if stream is None:
+                raise LightTrackError(f"{self.path}: there is no video in it")
+            yield container, stream
 
 
 class VideoWriter:
-    """An annotated video, opened before the first frame is tracked so that a bad path costs no run.
+    """A video, opened before the first frame is tracked so that a bad path costs no run.
+
+    The frames keep their times, but for .avi, which knows one rate alone. The file is there once it is whole: it is
+    written beside its place and moved there by `close`; after an error it is left out.
+
+    Args:
+        path: .mp4, .mov, .mkv (H.264), .webm (VP8) or .avi (Motion JPEG).
+        width, height: pixels; an odd one loses its last row or column, as these codecs know no odd sizes.
+        fps: the rate of frames written without a time, and of an .avi.
+        comment: stored in the file, e.g. ANNOTATED.
 
     Raises:
-        LightTrackError: a suffix other than .mp4, .mkv, .avi, .webm, or a file that cannot be written.
+        LightTrackError: another suffix, a file that cannot be written, or PyAV is not installed.
     """
 
-    def __init__(self, path: Path, width: int, height: int, fps: float) -> None:
+    def __init__(self, path: Path, width: int, height: int, fps: float, comment: str = "") -> None:
         check_writable(path, tuple(_CODECS))
-        codec = int.from_bytes(_CODECS[path.suffix.lower()].encode(), "little")
-        with _QuietStderr():
-            self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, fps, (width, height))
-        if not self._writer.isOpened():
-            raise LightTrackError(f"{path}: this OpenCV cannot write {path.suffix} video (try .avi)")
-        self._size = (width, height)
+        self._av = _import_av(path)
+        self._path = path
+        self._size = (width - width % 2, height - height % 2)
+        self._fps = fps
+        self._ticks = -1
+        codec, options = _CODECS[path.suffix.lower()]
+        self._constant = path.suffix.lower() == ".avi"
+        rate = Fraction(fps).limit_denominator(1001)
+        self._stack = contextlib.ExitStack()
+        file = self._stack.enter_context(replacing(path))
+        try:
+            streams = {"movflags": "+faststart"} if path.suffix.lower() in (".mp4", ".mov") else {}
+            self._file = self._stack.enter_context(file.open("w+b"))
+            self._container = self._av.open(
+                self._file, "w", format=_FORMATS[path.suffix.lower()], container_options=streams
+            )
+            if comment:
+                self._container.metadata["comment"] = comment
+            self._stream = self._container.add_stream(codec, rate=rate, options=options)
+            self._stream.width, self._stream.height = self._size
+            self._stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            self._time_base = 1 / rate if self._constant else Fraction(1, _TICKS)
+            self._stream.codec_context.time_base = self._time_base
+        except (OSError, ValueError) as error:
+            self._stack.__exit__(type(error), error, None)
+            raise LightTrackError(f"{path}: cannot be written ({error})") from None
 
-    def write(self, image: NDArray[np.uint8]) -> None:
-        """Append one (height, width, 3) uint8 BGR frame; one of another size is scaled to the first's."""
-        if (image.shape[1], image.shape[0]) != self._size:
+    def write(self, image: NDArray[np.uint8], time: float | None = None) -> None:
+        """Append one (height, width, 3) uint8 BGR frame; one of another size is scaled to the first's.
+
+        Args:
+            time: seconds since the first frame; left out, it follows at the writer's rate.
+
+        Raises:
+            LightTrackError: it cannot be written, e.g. as the disk is full.
+        """
+        width, height = self._size
+        if image.shape[1] - image.shape[1] % 2 != width or image.shape[0] - image.shape[0] % 2 != height:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-        self._writer.write(image)
+        image = np.ascontiguousarray(image[:height, :width])
+        if self._constant:
+            frame = self._av.VideoFrame.from_ndarray(image, format="bgr24")
+        else:  # OpenCV's conversion; FFmpeg's own is three levels too dark
+            planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+            frame = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        if self._constant:
+            self._ticks += 1
+        else:
+            ticks = self._ticks + round(_TICKS / self._fps) if time is None else round(time * _TICKS)
+            # A thousandth of a second is what some containers can tell apart.
+            self._ticks = max(ticks, self._ticks + _TICKS // 1000) if self._ticks >= 0 else 0
+        frame.pts, frame.time_base = self._ticks, self._time_base
+        self._mux(frame)
 
     def close(self) -> None:
-        self._writer.release()
+        """Finish the file and move it into place.
+
+        Raises:
+            LightTrackError: it cannot be written.
+        """
+        try:
+            self._mux(None)
+            self._container.close()
+        except BaseException as error:
+            self._discard(error)
+            raise
+        self._stack.close()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -178,89 +214,71 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:
+            self._discard(error)
+
+    def _mux(self, frame: Any) -> None:
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except (OSError, ValueError) as error:
+            raise LightTrackError(f"{self._path}: cannot be written ({error})") from None
+
+    def _discard(self, error: BaseException) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._container.close()
+        with contextlib.suppress(type(error)):
+            self._stack.__exit__(type(error), error, error.__traceback__)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """`1280x720` as (width, height).
-
-    Raises:
-        LightTrackError: not two whole numbers from 64 to 4096.
-    """
-    size = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not size or not all(64 <= int(side) <= 4096 for side in size.groups()):
-        raise LightTrackError(f"--size is {text!r}, expected WIDTHxHEIGHT, 64 to 4096 each, e.g. 1280x720")
-    return int(size[1]), int(size[2])
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """One image file as (height, width, 3) uint8 BGR.
-
-    Raises:
-        LightTrackError: it is not there or cannot be decoded.
-    """
+def is_annotated(path: Path) -> bool:
+    """Whether a video is a result of `lighttrack track` or `demo`, with boxes drawn into it."""
     try:
-        encoded = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise LightTrackError(f"{path}: cannot be read ({error.strerror})") from None
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-    if image is None:
-        raise LightTrackError(f"{path}: cannot be decoded as an image ({encoded.size} bytes)")
-    return image.astype(np.uint8, copy=False)
+        with VideoFile(path)._open() as (container, _):
+            comments = [value for key, value in container.metadata.items() if key.lower() == "comment"]
+    except LightTrackError:
+        return False
+    return ANNOTATED in comments
 
 
-def check_writable(path: Path, suffixes: tuple[str, ...] = ()) -> None:
-    """Find out now, not after a long run, whether `path` can be written; makes its folder.
-
-    Raises:
-        LightTrackError: it cannot, or its suffix is none of `suffixes` (where any are given).
-    """
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise LightTrackError(f"{path}: its name must end in one of {', '.join(suffixes)}")
-    new = not path.exists()
+def _import_av(path: Path) -> Any:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab"):
-            pass
-        if new:
-            path.unlink()
-    except OSError as error:
-        raise LightTrackError(f"{path}: cannot be written ({error.strerror})") from None
+        import av
+    except ImportError:
+        raise LightTrackError(
+            f"{path}: reading and writing video needs the package av (PyAV): pip install 'lighttrack_ros[video]'"
+        ) from None
+    return av
 
 
-def _images(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The stream's packets up to the end of the file, or to where it cannot be read on; last, an empty one."""
+    import av
 
-    def key(path: Path) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.stem)]
-
-    return sorted(found, key=key)
-
-
-def _rate(capture: cv2.VideoCapture) -> float:
-    fps = float(capture.get(cv2.CAP_PROP_FPS))
-    return fps if np.isfinite(fps) and 0.1 <= fps <= 1000 else _DEFAULT_FPS
-
-
-def _read(capture: cv2.VideoCapture, if_empty: str) -> Iterator[NDArray[np.uint8]]:
-    """The frames up to the end; LightTrackError(if_empty) where there is none."""
-    ok, frame = capture.read()
-    if not ok:
-        raise LightTrackError(if_empty)
-    while ok:
-        yield frame.astype(np.uint8, copy=False)
-        ok, frame = capture.read()
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:
+            return
+        if packet is None:
+            return
+        yield packet
 
 
-class _QuietStderr:
-    """Keep what FFmpeg and OpenCV write in C code off the terminal: our own error says it, or it is no error."""
+def _rate(container: Any, stream: Any) -> float:
+    """Frames a second by the times of the first packets, which come in decoding order."""
+    times = []
+    for packet, _ in zip(_packets(container, stream), range(_SAMPLE), strict=False):
+        if packet.pts is not None:
+            times.append(float(packet.pts * packet.time_base))
+    span = max(times) - min(times) if times else 0.0
+    rate = (len(times) - 1) / span if span > 0 else float(stream.average_rate or 0)
+    return rate if 0.01 <= rate <= 1000 else _DEFAULT_FPS
 
-    def __enter__(self) -> None:
-        self._saved = os.dup(2)
-        sink = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(sink, 2)
-        os.close(sink)
 
-    def __exit__(self, *_: object) -> None:
-        os.dup2(self._saved, 2)
-        os.close(self._saved)
+def _pixels(frame: Any) -> NDArray[np.uint8]:
+    image: NDArray[np.uint8] = frame.to_ndarray(format="bgr24")
+    quarters = round(frame.rotation / 90) % 4  # counter-clockwise
+    return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image

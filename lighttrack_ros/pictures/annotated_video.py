@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from tqdm import tqdm
 
 from lighttrack_ros.evaluation.observed_run import Observation, ObservedRun
 from lighttrack_ros.geometry import Box
-from lighttrack_ros.media.video import FrameSource, VideoWriter
+from lighttrack_ros.media.frames import FrameSource
+from lighttrack_ros.media.video import ANNOTATED, VideoWriter
 from lighttrack_ros.pictures.target import draw_target, draw_truth
 
 
@@ -21,17 +23,17 @@ def write_video(path: Path, source: FrameSource, run: ObservedRun) -> None:
         LightTrackError: the file cannot be written.
     """
     last: Observation | None = None
-    writer = None
-    try:
-        with tqdm(source, desc="annotating", total=source.count, unit="frame", leave=False, disable=None) as frames:
-            for index, image in enumerate(frames):
-                if writer is None:
-                    writer = VideoWriter(path, image.shape[1], image.shape[0], run.fps)
-                last = run.observations.get(index, last)
-                writer.write(annotated(image, index, last, run))
-    finally:
-        if writer is not None:
-            writer.close()
+    with contextlib.ExitStack() as stack:
+        writer = None
+        frames = stack.enter_context(
+            tqdm(source, desc="annotating", total=source.count, unit="frame", leave=False, disable=None)
+        )
+        for index, image in enumerate(frames):
+            if writer is None:
+                height, width = image.shape[:2]
+                writer = stack.enter_context(VideoWriter(path, width, height, run.fps, ANNOTATED))
+            last = run.observations.get(index, last)
+            writer.write(annotated(image, index, last, run))
 
 
 def annotated(

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lighttrack_ros.evaluation.observed_run import ObservedRun
-from lighttrack_ros.media.video import FrameSource
+from lighttrack_ros.media.frames import FrameSource
 from lighttrack_ros.pictures.annotated_video import annotated
 from lighttrack_ros.pictures.figure import BLUE, FAINT, INK, legend, look, new_figure
 from lighttrack_ros.pictures.target import STATE_COLOURS

@@ -11,6 +11,8 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from lighttrack_ros.outputs import replacing
+
 PAPER, PANEL, INK, FAINT, GRID = "#17191c", "#24272b", "#e4e8eb", "#9298a0", "#3e4248"
 BLUE, GREEN, RED, YELLOW, PINK, TEAL = "#6ebeff", "#78aa96", "#fa968c", "#f0c85a", "#e696c8", "#78bebe"
 DPI = 100  # sizes are given in pixels of the PNG
@@ -94,5 +96,5 @@ def plain(text: str) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Write .png, .svg or .pdf; the same figure gives the same bytes."""
-    with look():
-        figure.savefig(path, metadata=_NO_DATE.get(path.suffix.lower()))
+    with look(), replacing(path) as beside:
+        figure.savefig(beside, metadata=_NO_DATE.get(path.suffix.lower()))

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.media.video import check_writable
+from lighttrack_ros.outputs import check_writable
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.observed_run import Observation
 from lighttrack_ros.geometry import Box
+from lighttrack_ros.media.frames import FrameSource, open_source
 from lighttrack_ros.media.scene import Scene
 from lighttrack_ros.media.sequences import Sequence, save_scene, sequence_of
-from lighttrack_ros.media.video import FrameSource, open_source
 from lighttrack_ros.models import Model
 from lighttrack_ros.rig import processes
 from lighttrack_ros.rig.processes import Child, Observer

@@ -12,7 +12,8 @@ from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media.bag import ImageBag
 from lighttrack_ros.media.scene import DEFAULT_SEED, Scene
-from lighttrack_ros.media.sequences import INIT_FILE, TRUTH_FILES, load_sequence, read_boxes, save_scene
+from lighttrack_ros.media.sequences import INIT_FILE, TRUTH_FILES, load_sequence, save_scene
+from lighttrack_ros.media.truth import read_boxes
 from lighttrack_ros.media.video import VideoFile
 from lighttrack_ros.node.messages import read_compressed_image, read_header, read_image
 from lighttrack_ros.rig.latency_rig import Clip

@@ -14,6 +14,7 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.media.bag import restamped, stamp_of
-from lighttrack_ros.media.video import FrameSource
+from lighttrack_ros.media.frames import FrameSource
 from lighttrack_ros.node.transport import transport_environment, tune_malloc
 
 DEFAULT_TOPIC = "image"
@@ -32,7 +33,8 @@ _SETTLE = 0.5  # seconds between finding a subscriber and the first frame: it mu
 class Clip:
     """What is to be played: messages with the time, in seconds, at which each is due at speed 1.
 
-    A message is serialised (bytes, CDR), or a frame: (height, width, 3) uint8 BGR.
+    A message is serialised (bytes, CDR), or a frame: (height, width, 3) uint8 BGR. `files` are those that it is read
+    from.
     """
 
     name: str
@@ -40,6 +42,15 @@ class Clip:
     compressed: bool
     count: int | None
     messages: Iterable[tuple[float, Any]]
+    files: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._recording = self.messages
+
+    @property
+    def shortfall(self) -> str | None:
+        """After it was played to its end, in words, why that was less than the recording announces; else None."""
+        return getattr(self._recording, "shortfall", None)
 
     def cut(self, count: int) -> None:
         """Leave out what comes after the first messages."""
@@ -80,13 +91,17 @@ class _First:
 
 
 class Frames:
-    """The frames of a video, a folder or a scene, due at its own rate."""
+    """The frames of a video, a folder or a scene, each due at its own time."""
 
     def __init__(self, source: FrameSource) -> None:
         self._source = source
 
     def __iter__(self) -> Iterator[tuple[float, Any]]:
-        return ((index / self._source.fps, frame) for index, frame in enumerate(self._source))
+        return iter(self._source.timed())
+
+    @property
+    def shortfall(self) -> str | None:
+        return self._source.shortfall
 
 
 def play(clip: Clip, camera: Camera, rate: float | None, speed: float, endless: bool, log: TextIO | None) -> int:

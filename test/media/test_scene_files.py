@@ -5,7 +5,8 @@ import pytest
 
 from lighttrack_ros import commands
 from lighttrack_ros.media.scene import Scene
-from lighttrack_ros.media.sequences import load_sequence, read_boxes
+from lighttrack_ros.media.sequences import load_sequence
+from lighttrack_ros.media.truth import read_boxes
 
 
 def test_a_bag_of_the_scene_holds_its_pixels_its_times_and_its_truth(tmp_path):

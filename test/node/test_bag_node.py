@@ -24,7 +24,7 @@ from lighttrack_ros.geometry import Box  # noqa: E402
 from lighttrack_ros.media.bag import ImageBag  # noqa: E402
 from lighttrack_ros.media.scene import Scene  # noqa: E402
 from lighttrack_ros.media.scene_files import save_scene_as_bag  # noqa: E402
-from lighttrack_ros.media.sequences import read_boxes  # noqa: E402
+from lighttrack_ros.media.truth import read_boxes  # noqa: E402
 from lighttrack_ros.models import load_model  # noqa: E402
 from lighttrack_ros.msg import TrackedTarget  # noqa: E402
 from lighttrack_ros.node.messages import read_header, read_image  # noqa: E402
