@@ -13,8 +13,8 @@ from typing import Any
 
 from lighttrack_ros.errors import LightTrackError
 
-VERSION = 2  # of what this file and `conversion` make of a graph; raise it and every plan is built anew
-_WORKSPACE = 512 << 20  # bytes; far more than these networks want, and a robot's other programs need memory too
+VERSION = 2  # of `conversion` and the settings below; after a change raise it, and every plan is built again
+_WORKSPACE = 512 << 20  # bytes; these networks need far less, and a robot's other programs need memory too
 _HOW_TO_INSTALL = (
     "TensorRT's Python package is not installed. JetPack 6 and 7: sudo apt install python3-libnvinfer, and a virtual "
     "environment must see it (python3 -m venv --system-site-packages). Desktop: pip install tensorrt-cu12 with a "
@@ -28,7 +28,7 @@ def find_tensorrt() -> str:
     """The name of the package: TensorRT, else TensorRT for RTX, which has the same interface.
 
     Raises:
-        LightTrackError: neither is installed; says how to.
+        LightTrackError: neither is installed; the message says how to install one.
     """
     for name in ("tensorrt", "tensorrt_rtx"):
         if importlib.util.find_spec(name):
@@ -61,17 +61,17 @@ def build_plan(
 
     Args:
         trt: from `import_tensorrt`.
-        model: what `conversion.convert` gave.
-        precision: the one it was converted to.
-        timings: of earlier builds with this TensorRT on this GPU; makes the build faster.
-        progress: is kept up to date, and asked whether to stop, where this TensorRT can (from 9 on).
-        compute_capability: of the GPU to build for where that is not this machine's; TensorRT for RTX only.
+        model: serialised ONNX from `conversion.convert`.
+        precision: the precision that it was converted to.
+        timings: the timing cache of earlier builds with this TensorRT on this GPU; makes the build faster.
+        progress: updated during the build, and asked whether to stop; only TensorRT 9 and later can do so.
+        compute_capability: of the target GPU, if it is not this machine's; TensorRT for RTX only.
 
     Returns:
-        The plan, and the timings with this build's added.
+        The plan, and the timing cache with this build added.
 
     Raises:
-        LightTrackError: TensorRT's own log lines.
+        LightTrackError: the build failed; the message contains TensorRT's log lines.
     """
     log = tensorrt_log(trt)
     log.errors.clear()
@@ -84,7 +84,7 @@ def build_plan(
     config = log.made(builder.create_builder_config)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE)
     if precision == "fp32":
-        config.clear_flag(trt.BuilderFlag.TF32)  # the reference is not to lose 13 bits
+        config.clear_flag(trt.BuilderFlag.TF32)  # TF32 drops 13 bits; fp32 is the reference
     if precision != "fp32" and not is_strongly_typed(trt):
         config.set_flag(trt.BuilderFlag.FP16)
         if precision == "int8":
@@ -93,41 +93,41 @@ def build_plan(
         config.num_compute_capabilities = 1
         wanted = getattr(trt.ComputeCapability, "SM{}{}".format(*compute_capability), None)
         possible = wanted is not None and config.set_compute_capability(wanted, 0)
-        log.check(possible, f"it does not build for {compute_capability}")
+        log.check(possible, f"it cannot build for compute capability {compute_capability}")
     if progress is not None and hasattr(trt, "IProgressMonitor"):
         config.progress_monitor = _monitor(trt, progress)
-    keeps_timings = trt.__name__ != "tensorrt_rtx"  # there they do nothing
+    keeps_timings = trt.__name__ != "tensorrt_rtx"  # which ignores them
     if keeps_timings:
-        # Timings of another TensorRT or GPU are refused; then there are none.
+        # TensorRT refuses timings of another version or GPU; then start from none.
         cache = config.create_timing_cache(timings) or log.made(config.create_timing_cache, b"")
         if not config.set_timing_cache(cache, False):
             cache = log.made(config.create_timing_cache, b"")
-            log.check(config.set_timing_cache(cache, False), "it takes no empty timing cache")
+            log.check(config.set_timing_cache(cache, False), "it refuses an empty timing cache")
     plan = log.made(builder.build_serialized_network, network, config)
     return bytes(plan), bytes(config.get_timing_cache().serialize()) if keeps_timings else b""
 
 
 def is_strongly_typed(trt: ModuleType) -> bool:
-    """Whether networks take their types from the graph; TensorRT 8.6 chooses types itself, within what flags allow."""
+    """Whether networks take their types from the graph; TensorRT 8.6 chooses types itself, among those flags allow."""
     return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
 class Progress:
-    """How far a build is, for another thread to see, and whether that thread wants it to go on."""
+    """Shared by the build and the thread that waits for it: the build's progress, and the request to stop."""
 
     def __init__(self) -> None:
         self.stop = False
-        self.phases: dict[str, tuple[int, int]] = {}  # under way, the innermost last: steps done, steps in all
+        self.phases: dict[str, tuple[int, int]] = {}  # in progress, innermost last: steps done, steps in total
 
     def text(self) -> str:
-        """E.g. ", Timing tactics 3/40"; empty where nothing is known."""
+        """E.g. ", Timing tactics 3/40"; empty if nothing is known."""
         for name, (done, steps) in reversed(list(self.phases.items())):
             return f", {name} {done}/{steps}"
         return ""
 
 
 def drop_locals(error: BaseException | None) -> None:
-    """A traceback keeps its frames' variables, and TensorRT's objects among them would outlive CUDA's context."""
+    """Drop the variables that an error's traceback keeps alive: TensorRT's objects must not outlive CUDA's context."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
@@ -135,12 +135,12 @@ def drop_locals(error: BaseException | None) -> None:
 
 @functools.cache
 def tensorrt_log(trt: ModuleType) -> Any:
-    """The `trt.ILogger` of the process: TensorRT keeps the first that it gets and ignores every other."""
+    """The one `trt.ILogger` of the process: TensorRT keeps the first logger that it gets and ignores later ones."""
 
     class Log(trt.ILogger):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: collections.deque[str] = collections.deque(maxlen=20)  # since they were last told
+            self.errors: collections.deque[str] = collections.deque(maxlen=20)  # since the last `reasons`
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
@@ -150,7 +150,7 @@ def tensorrt_log(trt: ModuleType) -> Any:
                 _logger.debug("TensorRT: %s", message)
 
         def reasons(self) -> str:
-            """What TensorRT logged about the failure at hand."""
+            """What TensorRT logged about the current failure."""
             lines = "; ".join(self.errors) or "TensorRT gave no reason"
             self.errors.clear()
             return lines
@@ -160,11 +160,11 @@ def tensorrt_log(trt: ModuleType) -> Any:
                 raise LightTrackError(f"TensorRT: {problem} ({self.reasons()})")
 
         def made(self, make: Any, *arguments: Any) -> Any:
-            """What `make` returns, or TensorRT's reasons why that is nothing."""
+            """Call `make`; if it returns nothing, raise an error with TensorRT's reasons."""
             name = getattr(make, "__name__", str(make))
             try:
                 result = make(*arguments)
-            except TypeError as error:  # pybind11's word for a constructor that gives nothing
+            except TypeError as error:  # how pybind11 reports a constructor that returns null
                 raise LightTrackError(f"TensorRT: {name} failed ({self.reasons()}; {error})") from error
             if result is None:
                 raise LightTrackError(f"TensorRT: {name} failed ({self.reasons()})")
@@ -195,6 +195,6 @@ def _monitor(trt: ModuleType, progress: Progress) -> Any:
 
 
 def _network_flags(trt: ModuleType) -> int:
-    """Strongly typed, so that the graph's own types count; TensorRT 8.6 knows only hints."""
+    """Strongly typed, so that TensorRT uses the graph's types; TensorRT 8.6 has no such flag."""
     flags = trt.NetworkDefinitionCreationFlag
     return 1 << int(flags.STRONGLY_TYPED if is_strongly_typed(trt) else flags.EXPLICIT_BATCH)

@@ -1,8 +1,8 @@
-"""How a graph is best quantized, found out on inputs that it was really given.
+"""Choose each tensor's int8 range, by measurement on real inputs of the graph.
 
-Of every layer's input three ranges are candidates: all that was seen, and all but a share of outliers. Which one
-serves is measured: that layer alone is quantized, and the range is taken that changes the graph's outputs least.
-A peak that is rare may be the whole message (the target, on the score map), or be worth nothing.
+Every layer's input has three candidate ranges: all values, and two that cut off a share of outliers. To choose, only
+that layer is quantized, with each candidate; the one that changes the graph's outputs least is taken. No single rule
+fits all layers: rare peaks are what counts on the score map (the target), and are noise elsewhere.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Inputs = Mapping[str, Array]
 FloatArray = npt.NDArray[np.float64]
 
 LEAST_INPUTS = 6
-_HELD_OUT = 6  # every so many-th input is for comparisons, a third of these for the final one; the others measure
-_OUTLIERS = {"all": 0.0, "all but 0.01 %": 0.01, "all but 0.1 %": 0.1}  # candidates: percent left out at either end
-_UNCHOSEN = "all but 0.01 %"  # for tensors that are no layer's input
-_KEPT_FROM = 0.05  # share in the squared error of all layers from which a layer stays in floating point
-_VALUES = 2048  # of a tensor in one run that go into its percentiles
+_HELD_OUT = 6  # every 6th input is only for comparisons, a third of these only for the final one; the others measure
+_OUTLIERS = {"all": 0.0, "all but 0.01 %": 0.01, "all but 0.1 %": 0.1}  # candidates: percent cut off at either end
+_UNCHOSEN = "all but 0.01 %"  # for tensors that are not a layer's input
+_KEPT_FROM = 0.05  # a layer with this share of all layers' squared error, or more, stays in floating point
+_VALUES = 2048  # values of a tensor per run that its percentiles are computed from
 
 
 class Recorded(NamedTuple):
-    """A graph at one choice of its free dimensions, and inputs that it was given."""
+    """A graph with fixed sizes of its free dimensions, and inputs that it got."""
 
     graph: Path
     dimensions: Mapping[str, int]
@@ -46,13 +46,14 @@ class Recorded(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Of one graph.
+    """The calibration of one graph.
 
     Attributes:
-        ranges: for its conversions.
-        layers: how many may be quantized, those that are kept among them.
-        errors: on inputs used for nothing else, by what was done: TensorRT's and ONNX Runtime's dialect, root mean
-            square error of the outputs in standard deviations of the outputs; nan where a dialect is no use.
+        ranges: the chosen ranges, for `conversion`.
+        layers: number of layers that can be quantized, including those kept in floating point.
+        errors: by stage of the choice, the root mean square error of the outputs in standard deviations of the
+            outputs, in TensorRT's and in ONNX Runtime's form (nan if that form is not supported), on inputs used for
+            nothing else.
     """
 
     ranges: Ranges
@@ -64,7 +65,7 @@ def measure(records: list[Recorded], on_step: Callable[[float], object]) -> Meas
     """The ranges of one graph.
 
     Args:
-        records: of the same graph; those with most inputs come first.
+        records: of the same graph; the one with most inputs comes first.
         on_step: called with the share done since the last call.
 
     Raises:
@@ -118,24 +119,24 @@ def measure(records: list[Recorded], on_step: Callable[[float], object]) -> Meas
 
 
 class _Comparison:
-    """Quantized graphs against the graph itself, on a few inputs."""
+    """Compares quantized graphs with the original, on a few inputs."""
 
     def __init__(self, model: onnx.ModelProto, inputs: list[Inputs]) -> None:
         self._model, self._inputs = model, inputs
         self._expected = self._outputs(model)
-        # A spread of nothing would make any error infinite.
+        # A variance of 0 would make any error infinite.
         self._variances = [max(float(np.var(output)), 1e-12) for output in self._expected]
 
     def errors(self, ranges: Ranges) -> FloatArray:
-        """Mean squared error of every output in its variance, in TensorRT's dialect."""
+        """Mean squared error of every output, as a share of the output's variance, in TensorRT's form."""
         model = copy.deepcopy(self._model)
         quantize_for_tensorrt(model, ranges)
         return self._squared(model)
 
     def in_both_dialects(self, ranges: Ranges) -> tuple[float, float]:
-        """Root mean squared error, over all outputs, in TensorRT's dialect and in ONNX Runtime's."""
+        """Root mean squared error over all outputs, in TensorRT's form and in ONNX Runtime's."""
         unsigned, error = copy.deepcopy(self._model), math.nan
-        with contextlib.suppress(LightTrackError):  # a transformer
+        with contextlib.suppress(LightTrackError):  # raised for transformers
             quantize_for_onnxruntime(unsigned, ranges, 127)
             error = float(np.sqrt(self._squared(unsigned).mean()))
         return float(np.sqrt(self.errors(ranges).mean())), error
@@ -151,7 +152,7 @@ class _Comparison:
 
 
 def _candidates(graph: Path, inputs: list[Inputs]) -> dict[str, dict[str, tuple[float, float]]]:
-    """By candidate, the range of every tensor that a layer takes or gives; sizes stay free, so all inputs fit."""
+    """By candidate, the range of every layer's inputs and outputs. Sizes stay free, so that inputs of any size fit."""
     model = onnx.load(graph)
     given = {output.name for output in model.graph.output}
     floats = {
@@ -185,7 +186,7 @@ def _candidates(graph: Path, inputs: list[Inputs]) -> dict[str, dict[str, tuple[
         found[candidate] = {}
         for name, pieces in samples.items():
             low, high = np.percentile(np.concatenate(pieces), (outliers, 100 - outliers)) if outliers else ends[name]
-            found[candidate][name] = float(f"{low:.6g}"), float(f"{high:.6g}")  # as the file says it
+            found[candidate][name] = float(f"{low:.6g}"), float(f"{high:.6g}")  # as rounded in the file
     return found
 
 

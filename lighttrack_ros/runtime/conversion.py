@@ -1,4 +1,4 @@
-"""An ONNX graph as a backend wants it: every size fixed, the precision in the graph; for TensorRT bytes cast first."""
+"""Convert an ONNX graph for a backend: sizes fixed, precision set in the graph; for TensorRT, bytes cast first."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def convert(
 ) -> bytes:
     """The graph as serialised ONNX for TensorRT.
 
-    Inputs and outputs keep their dtypes in every precision, so that engines of different precisions fit together.
+    Inputs and outputs keep their dtypes in every precision, so that engines of different precisions can be connected.
 
     Args:
         graph: path of the .onnx file, in fp32.
         dimensions: sizes of its free dimensions by name.
-        precision: "fp32", "fp16", or "int8" with fp16 for all that is not quantized (the whole graph, where the model
-            has no ranges for it).
-        ranges: of the graph's tensors, for int8; None: those that the model folder has.
-        strongly_typed: whether TensorRT takes the types from the graph. Where it does not (8.6) it wants an int8
-            graph's other layers in fp32 and makes them fp16 by itself.
+        precision: "fp32", "fp16" or "int8". With int8, layers that are not quantized are fp16, and so is the whole
+            graph if the model has no ranges for it.
+        ranges: of the graph's tensors, for int8; None: those of the model folder.
+        strongly_typed: whether TensorRT takes the types from the graph. TensorRT 8.6 does not: it needs the other
+            layers of an int8 graph in fp32, and makes them fp16 by itself.
 
     Raises:
-        LightTrackError: the package onnx is missing, the graph cannot be read, a dimension stays free, or the
-            graph's ranges, which int8 needs, are missing or another graph's.
+        LightTrackError: the package onnx is missing, the graph cannot be read, a dimension stays free, or int8's
+            ranges are missing or were measured on another graph.
     """
     _check_onnx(graph)
     import onnx
@@ -62,7 +62,7 @@ def convert(
         from lighttrack_ros.runtime.quantization import quantize_for_tensorrt
 
         quantize_for_tensorrt(model, ranges)
-        # The first opset whose quantized values may come from and go to fp16.
+        # Opset 19 is the first that quantizes fp16 values.
         model = onnx.version_converter.convert_version(model, 19) if strongly_typed else model
     if precision == "fp16" or (precision == "int8" and strongly_typed):
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
@@ -76,7 +76,7 @@ def convert(
 
 
 def convert_for_onnxruntime(graph: Path, dimensions: Mapping[str, int], ranges: Ranges | None = None) -> bytes:
-    """The graph as serialised ONNX with int8 where ONNX Runtime's CPU kernels gain from it, else fp32.
+    """The graph as serialised ONNX, in int8 where ONNX Runtime's CPU kernels are faster with it, else fp32.
 
     Args:
         graph, dimensions, ranges: as for `convert`.
@@ -95,7 +95,7 @@ def convert_for_onnxruntime(graph: Path, dimensions: Mapping[str, int], ranges: 
 
 
 def _check_onnx(graph: Path) -> None:
-    """Raises LightTrackError where the package onnx, which a robot may lack, is needed and missing."""
+    """Raise LightTrackError if the package onnx is missing: a robot needs it only to convert."""
     try:
         import onnx  # noqa: F401
     except ImportError as error:
@@ -103,7 +103,7 @@ def _check_onnx(graph: Path) -> None:
 
 
 def folded(graph: Path, dimensions: Mapping[str, int]) -> onnx.ModelProto:
-    """With the sizes fixed, all that is computed from them is constant: TensorRT then meets no shape arithmetic."""
+    """The graph with fixed sizes, and everything computed from sizes as constants: no shape arithmetic is left."""
     import onnx
 
     options = ort.SessionOptions()
@@ -119,7 +119,7 @@ def folded(graph: Path, dimensions: Mapping[str, int]) -> onnx.ModelProto:
                 str(graph),
                 options,
                 providers=["CPUExecutionProvider"],
-                # Would hide from TensorRT the attention that it knows how to fuse.
+                # It would hide attention from TensorRT, which can fuse it.
                 disabled_optimizers=["MatMulAddFusion"],
             )
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
@@ -128,7 +128,7 @@ def folded(graph: Path, dimensions: Mapping[str, int]) -> onnx.ModelProto:
 
 
 def _adds_up_in_32_bits() -> bool:
-    """Whether products of bytes are added up without overflow: all but x86 processors without VNNI do."""
+    """Whether the processor sums products of bytes in 32 bits, without overflow: x86 without VNNI does not."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return True
     with contextlib.suppress(OSError):
@@ -137,7 +137,7 @@ def _adds_up_in_32_bits() -> bool:
 
 
 def _cast_first(graph: onnx.GraphProto, name: str) -> None:
-    """TensorRT takes bytes only straight into a cast; later casts of what was bytes become idle."""
+    """Cast a uint8 input right away, because TensorRT accepts no other operation on bytes; later casts do nothing."""
     import onnx
 
     cast = f"{name}_float"
@@ -148,7 +148,7 @@ def _cast_first(graph: onnx.GraphProto, name: str) -> None:
     graph.node.insert(0, onnx.helper.make_node("Cast", [name], [cast], name=cast, to=onnx.TensorProto.FLOAT))
     types = {value.name: value.type.tensor_type for value in graph.value_info}
     follow = {cast}
-    for node in graph.node:  # in the order of their running
+    for node in graph.node:  # in execution order
         if node.op_type in ("Transpose", "Unsqueeze", "Squeeze", "Reshape") and node.input[0] in follow:
             follow.update(node.output)
             for output in node.output:
@@ -157,7 +157,7 @@ def _cast_first(graph: onnx.GraphProto, name: str) -> None:
 
 
 def _drop_repeated(graph: onnx.GraphProto) -> None:
-    """The conversion casts a weight once for each layer that wants it in fp32; once is enough, and legal."""
+    """Keep one cast per weight: the conversion adds one per layer that needs fp32, all of the same (illegal) name."""
     made: set[str] = set()
     nodes = list(graph.node)
     del graph.node[:]

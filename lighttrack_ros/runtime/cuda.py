@@ -1,8 +1,8 @@
-"""CUDA as the TensorRT backend needs it: the only file that knows how CUDA is called.
+"""The CUDA calls of the TensorRT backend; no other file calls CUDA.
 
-Behind one protocol are NVIDIA's own `cuda-bindings` (the `cuda-python` package) and PyCUDA, which older
-Jetson images have. Addresses, streams, graphs and events are opaque to the caller. All calls but `current`
-and `close` must be made inside `with cuda.current():`.
+One protocol covers NVIDIA's own `cuda-bindings` (the `cuda-python` package) and PyCUDA, which older Jetson
+images have. Addresses, streams, graphs and events are opaque to the caller. All calls except `current` and
+`close` must be made inside `with cuda.current():`.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ Handle = Any  # a stream, graph or event of the binding
 
 
 class Device(NamedTuple):
-    """The GPU that is used."""
+    """The GPU in use."""
 
     name: str
     compute_capability: tuple[int, int]
     integrated: bool  # shares the host's memory, as on Jetson
-    driver: int  # the newest CUDA that the driver knows: 12060 is 12.6
+    driver: int  # the newest CUDA version that the driver supports: 12060 is 12.6
 
 
 class HostMemory(NamedTuple):
     """Page-locked host memory that the GPU can address."""
 
     array: Bytes  # (size,) uint8; invalid once freed
-    address: int  # of the same bytes, for the GPU
+    address: int  # of the same bytes, as the GPU addresses them
     handle: Any
 
 
 class Cuda(Protocol):
-    """One GPU's primary context, which torch and every other user in the process share.
+    """One GPU's primary context, shared with torch and every other user in the process.
 
-    Every method raises LightTrackError with CUDA's own name for what went wrong.
+    Every method raises LightTrackError with CUDA's name of the error.
     """
 
     binding: str
     device: Device
-    captures: bool  # whether begin_capture and what follows from it exist
+    captures: bool  # whether the binding has CUDA graphs (begin_capture to destroy_graph)
 
     def current(self) -> contextlib.AbstractContextManager[None]:
-        """Make the context this thread's, and put back what was there."""
+        """Make the context current in this thread; afterwards the one before is current again."""
         ...
 
     def allocate(self, size: int) -> int: ...
@@ -61,7 +61,7 @@ class Cuda(Protocol):
     def free(self, address: int) -> None: ...
 
     def allocate_host(self, size: int) -> HostMemory:
-        """The bytes are zero."""
+        """Page-locked memory, filled with zeros."""
         ...
 
     def free_host(self, memory: HostMemory) -> None: ...
@@ -77,23 +77,23 @@ class Cuda(Protocol):
     def synchronize(self, stream: Handle) -> None: ...
 
     def upload(self, address: int, array: npt.NDArray[Any], stream: Handle) -> None:
-        """Host to device, in the stream's order; the array must stay as it is until then."""
+        """Copy host to device, in stream order; the array must not change until the copy is done."""
         ...
 
     def download(self, array: npt.NDArray[Any], address: int, stream: Handle) -> None:
-        """Device to host, in the stream's order."""
+        """Copy device to host, in stream order."""
         ...
 
     def copy(self, to: int, source: int, size: int, stream: Handle) -> None:
-        """Device to device, in the stream's order."""
+        """Copy device to device, in stream order."""
         ...
 
     def begin_capture(self, stream: Handle) -> None:
-        """From here to end_capture nothing runs: this thread's work on the stream is recorded."""
+        """Until end_capture, this thread's work on the stream is recorded instead of run."""
         ...
 
     def end_capture(self, stream: Handle) -> Handle:
-        """What was recorded, ready to launch."""
+        """The recorded work as a graph, ready to launch."""
         ...
 
     def launch(self, graph: Handle, stream: Handle) -> None: ...
@@ -105,13 +105,13 @@ class Cuda(Protocol):
     def record(self, event: Handle, stream: Handle) -> None: ...
 
     def milliseconds(self, start: Handle, end: Handle) -> float:
-        """Between two events that have both happened."""
+        """Time between two events, both of which must have happened."""
         ...
 
     def destroy_event(self, event: Handle) -> None: ...
 
     def close(self) -> None:
-        """Give the context back; all that was made in it must be gone before."""
+        """Release the context; everything created in it must be destroyed before."""
         ...
 
 
@@ -119,7 +119,7 @@ def open_cuda(ordinal: int = 0) -> Cuda:
     """The first GPU, through the first binding that is installed.
 
     Raises:
-        LightTrackError: no binding, no driver or no GPU; says how to get a binding.
+        LightTrackError: no binding, no driver or no GPU; the message says how to get a binding.
     """
     for module, adapter in _BINDINGS:
         try:
@@ -204,14 +204,14 @@ class _CudaBindings:
         self._call("cuMemcpyDtoDAsync", to, source, size, stream)
 
     def begin_capture(self, stream: Handle) -> None:
-        # Other threads (torch, a camera's driver) may go on allocating meanwhile.
+        # Thread-local, so that other threads (torch, a camera driver) may allocate during the capture.
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", stream, mode)
 
     def end_capture(self, stream: Handle) -> Handle:
         recorded = self._call("cuStreamEndCapture", stream)
         try:
-            # In CUDA 11 only the long name takes flags; in 13 only the short name is left.
+            # CUDA 11 takes flags only under the long name; CUDA 13 has only the short one.
             long_name = "cuGraphInstantiateWithFlags"
             return self._call(long_name if hasattr(self._driver, long_name) else "cuGraphInstantiate", recorded, 0)
         finally:
@@ -250,7 +250,7 @@ class _CudaBindings:
             RuntimeError,
             OSError,
             AttributeError,
-        ) as problem:  # the driver's library, or the function in it, is not there
+        ) as problem:  # the driver's library, or the function in it, is missing
             way_out = _NO_GPU if function == "cuInit" else _OTHER_CUDA
             raise LightTrackError(f"CUDA: {function}: {problem}; {way_out}") from problem
         if error != self._driver.CUresult.CUDA_SUCCESS:
@@ -277,7 +277,7 @@ class _PyCuda:
                 bool(device.get_attribute(attribute.INTEGRATED)),
                 driver.get_driver_version(),
             )
-            # PyCUDA gives a context back only in the thread that took it, and leaves it current there.
+            # PyCUDA can release a context only in the thread that took it, and leaves it current in that thread.
             self._keeper = ThreadPoolExecutor(1, "pycuda")
             try:
                 self._context = self._keeper.submit(device.retain_primary_context).result()
@@ -285,8 +285,8 @@ class _PyCuda:
                 self._keeper.shutdown()
                 raise
         self._allocations: dict[int, Any] = {}
-        # PyCUDA destroys a stream or an event with the last reference to it. This is that reference: callers get
-        # numbers, so that no frame of a traceback can keep a stream beyond its context.
+        # PyCUDA destroys a stream or an event with its last reference. Callers get numbers, so the only reference is
+        # here, and no traceback can keep a stream alive beyond its context.
         self._owned: dict[int, Any] = {}
         self._numbers = itertools.count(1)
 
@@ -393,12 +393,12 @@ class _PyCuda:
 
 
 _NO_GPU = (
-    "NVIDIA's driver or its GPU is not to be seen: is it installed, and was the container, if this is one, started "
+    "no NVIDIA driver or GPU is visible: is the driver installed, and, if this is a container, was it started "
     "with --runtime nvidia (Jetson) or --gpus all (desktop)?"
 )
 _OTHER_CUDA = (
-    "the binding is not of the driver's CUDA: pip install 'cuda-python==12.*' on JetPack 6 or where nvidia-smi says "
-    "CUDA 12, 'cuda-python==13.*' on JetPack 7 or where it says CUDA 13"
+    "the binding does not match the driver's CUDA: pip install 'cuda-python==12.*' on JetPack 6 or if nvidia-smi says "
+    "CUDA 12, 'cuda-python==13.*' on JetPack 7 or if it says CUDA 13"
 )
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, for which PyCUDA has no name
 _BINDINGS: tuple[tuple[str, Any], ...] = (

@@ -1,4 +1,4 @@
-"""What every backend offers: engines and their tensors."""
+"""The interface of every backend: engines and their tensors."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ class TensorSpec(NamedTuple):
     dtype: np.dtype[Any]
 
 
-# A tensor that an engine takes or returns. Host backends hand out numpy arrays; device backends hand
-# out their own buffers, which another engine of the same backend takes by address and which
-# `np.asarray` copies to the host. Callers that only pass a tensor on never look inside.
+# A tensor that an engine takes or returns. Host backends return numpy arrays. Device backends return their
+# own buffers: another engine of the same backend takes them by address, and `np.asarray` copies them to the
+# host. Code that only passes a tensor on does not need to know which.
 Tensor = Any
 
 
 class Engine(Protocol):
-    """One compiled graph with named inputs and outputs, its buffers allocated once.
+    """One compiled graph with named inputs and outputs; its buffers are allocated once.
 
-    `input_buffers` are host arrays that belong to the engine: write the crop into them in place
-    and leave the name out of `run`'s argument. What `run` returns is overwritten by the next `run`
-    of the same engine.
+    `input_buffers` are host arrays that belong to the engine: write the crop into them in place, and leave
+    its name out of `run`'s argument. The next `run` of the same engine overwrites what `run` returned.
     """
 
     backend: str
@@ -41,7 +40,7 @@ class Engine(Protocol):
         """Run the graph once.
 
         Args:
-            inputs: tensors by name; a missing name means "what `input_buffers[name]` holds now".
+            inputs: tensors by name; for a missing name the engine takes `input_buffers[name]`, or what `hold` stored.
 
         Raises:
             LightTrackError: unknown name, wrong shape or dtype, or a failure of the backend.
@@ -49,10 +48,10 @@ class Engine(Protocol):
         ...
 
     def hold(self, inputs: Mapping[str, Tensor]) -> None:
-        """Copy tensors to where the engine keeps its inputs; `run` finds them there until they are replaced.
+        """Copy tensors into the engine; every later `run` uses them, until `hold` replaces them.
 
-        For what changes rarely and whose own engine runs in between. On a device the copy stays there, and
-        nothing is uploaded again for `run`.
+        For inputs that change rarely, such as template features: the engine that made them may run again in
+        between. On a device the copy stays on the device, so `run` uploads nothing again.
 
         Raises:
             LightTrackError: unknown name, wrong shape or dtype.
@@ -60,10 +59,10 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what the engine holds; safe to call twice."""
+        """Free the engine's memory; safe to call twice."""
         ...
 
 
-# After so many alike, reads of the outputs included, an engine does nothing for the first time: its buffers are
-# allocated, and on TensorRT it knows what the host reads and has recorded it all as one CUDA graph.
+# After this many equal runs, with the outputs read, an engine has done all its one-time work: buffers are allocated,
+# and on TensorRT the outputs that the host reads are known and the run is recorded as one CUDA graph.
 WARM_UP_RUNS = 3

@@ -1,4 +1,4 @@
-"""What the backends that run on the CPU share: named buffers in host memory, bound by address and checked."""
+"""The shared part of the CPU backends: named buffers in host memory, checked and bound by address."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def usable_cores() -> int:
 
 
 class HostEngine(ABC):
-    """Base of the `Engine`s on the CPU; a backend says how an address is bound and how the graph is run once.
+    """Base of the CPU `Engine`s; a backend implements how an address is bound and how the graph is run once.
 
     Args:
         graph: path of the .onnx file, for messages.
         inputs, outputs: of the loaded graph.
 
-    Subclasses load the graph before they call this, as every buffer is bound here.
+    Subclasses must load the graph before they call this, because it binds every buffer.
     """
 
     backend: str
@@ -36,7 +36,7 @@ class HostEngine(ABC):
         self.outputs = outputs
         self.input_buffers: Mapping[str, Array] = _zeros(inputs)
         self._results = _zeros(outputs)
-        self._bound = dict(self.input_buffers)  # what is bound is kept, so that it stays alive
+        self._bound = dict(self.input_buffers)  # keeps bound arrays alive
         for name, array in self._bound.items():
             self._bind_input(name, array)
         for name, array in self._results.items():
@@ -62,15 +62,15 @@ class HostEngine(ABC):
 
     @abstractmethod
     def _bind_input(self, name: str, array: Array) -> None:
-        """Let runs read an input from where this contiguous array lies."""
+        """Make runs read an input from this contiguous array."""
 
     @abstractmethod
     def _bind_output(self, name: str, array: Array) -> None:
-        """Let runs write an output to where this contiguous array lies."""
+        """Make runs write an output into this contiguous array."""
 
     @abstractmethod
     def _run_bound(self) -> None:
-        """Run once on what is bound.
+        """Run once on the bound arrays.
 
         Raises:
             LightTrackError: the backend failed.

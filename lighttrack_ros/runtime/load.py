@@ -1,4 +1,4 @@
-"""The one place that picks a backend."""
+"""Load a graph into the backend that the user names; no other file chooses a backend."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lighttrack_ros.runtime.host import usable_cores
 
 _logger = logging.getLogger(__name__)
 
-# What makes engines: the name of a backend, or the caller's own loader, given the graph and its dimensions' sizes.
+# The name of a backend, or a function that makes the engine itself, from the graph and the sizes of its dimensions.
 Backend = str | Callable[[Path, Mapping[str, int]], Engine]
 
-# "tensorrt" computes in fp16 as far as that is safe, and so does "tensorrt-int8" where int8 would cost accuracy.
-# What the latter computes, "tensorrt-int8-simulated" computes on the CPU: slowly, to see what int8 costs a model.
+# "tensorrt" computes in fp16 where that is safe, else in fp32. "tensorrt-int8" does the same in layers in which int8
+# would cost accuracy. "tensorrt-int8-simulated" runs the same int8 graph on the CPU: slow, to measure the accuracy.
 _TENSORRT_PRECISIONS = {"tensorrt": "fp16", "tensorrt-fp32": "fp32", "tensorrt-int8": "int8"}
 BACKENDS = (
     "auto",
@@ -40,11 +40,11 @@ def load_engine(
 
     Args:
         graph: path of the .onnx file.
-        backend: one of BACKENDS; "auto" takes TensorRT where it and a GPU are, else ONNX Runtime, and logs why.
-            Or a loader of the caller's, which the rest is left to.
+        backend: one of BACKENDS; "auto" takes TensorRT if it and a GPU are found, else ONNX Runtime, and logs why.
+            Or a function that makes the engine; it gets the graph and the dimensions.
         threads: CPU threads inside one run; 0: half of the cores.
         dimensions: sizes of the graph's free dimensions by name, fixed from now on.
-        spin: let ONNX Runtime's threads wait for work by asking for it over and over; see docs/performance.md.
+        spin: let ONNX Runtime's threads wait for work in a busy loop; see docs/performance.md.
 
     Raises:
         LightTrackError: no such file, unknown backend, threads under 0, the backend is not installed, or it cannot
@@ -59,7 +59,7 @@ def load_engine(
     if backend not in BACKENDS:
         raise LightTrackError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
     threads = threads or max(1, usable_cores() // 2)
-    # Backends are imported here, so that a machine needs only the one it uses.
+    # Backends are imported here, so that only the one in use has to be installed.
     if backend in _TENSORRT_PRECISIONS:
         from lighttrack_ros.runtime.tensorrt import TensorRTEngine
 
@@ -87,7 +87,7 @@ def load_engine(
 
 @functools.cache
 def tensorrt_is_here() -> bool:
-    """What a machine has does not change under a process: looked up, and told, once."""
+    """Whether TensorRT, a CUDA binding and a GPU are found. Looked up and logged once per process."""
     from lighttrack_ros.runtime.build import find_tensorrt, import_tensorrt
     from lighttrack_ros.runtime.cuda import open_cuda
 

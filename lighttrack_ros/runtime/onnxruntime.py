@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the backend that every machine has."""
+"""ONNX Runtime on the CPU: the backend that runs on every machine."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class OnnxRuntimeEngine(HostEngine):
     """An `Engine` on ONNX Runtime's CPU provider; see `load_engine` for the arguments.
 
     Args:
-        backend: what it is called.
-        model: serialised; what is run instead of the graph, which it was converted from.
+        backend: the name to report.
+        model: serialised ONNX converted from the graph; if given, it runs instead of the graph.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class OnnxRuntimeEngine(HostEngine):
 
 @functools.cache
 def _share_memory() -> None:
-    """One arena for all sessions of the process: a tracker's engines run one after the other, in the same memory."""
+    """One arena for all sessions of the process: a tracker's engines run one after another, so they can share it."""
     cpu = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(cpu, None)
 
 
 def _give_back_memory() -> None:
-    """What loading took, before the next engine's memory lies among it. Only glibc can, elsewhere nothing happens."""
+    """Return loading's memory to the system before the next engine fragments it; works with glibc only."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

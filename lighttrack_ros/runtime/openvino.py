@@ -68,12 +68,12 @@ def _openvino() -> Any:
 
 @functools.cache
 def _core() -> Any:
-    """One for all engines: it holds the threads that they share."""
+    """One core for all engines: it holds the threads that they share."""
     return _openvino().Core()
 
 
 def _fixed_shapes(graph: Path, dimensions: Mapping[str, int]) -> dict[str, list[int]]:
-    """Every input's shape; OpenVINO drops the names of free dimensions, ONNX Runtime does not."""
+    """Every input's shape, read by ONNX Runtime because OpenVINO drops the names of free dimensions."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

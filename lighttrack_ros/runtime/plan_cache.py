@@ -1,4 +1,4 @@
-"""Compiled plans in the user's cache directory, found again by all that they depend on."""
+"""Compiled plans in the user's cache directory; the key is everything that a plan depends on."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import IO
 
 from lighttrack_ros.errors import LightTrackError
 
-_LOOK_EVERY = 0.1  # seconds, whether another process is done
+_LOOK_EVERY = 0.1  # seconds between two checks whether another process is done
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PlanKey:
-    """All that a plan depends on."""
+    """Everything that a plan depends on."""
 
     graph: str  # sha256 of the file
     dimensions: Mapping[str, int]
@@ -34,7 +34,7 @@ class PlanKey:
     cuda: int  # the driver's, 12060 is 12.6
     gpu: str
     compute_capability: str
-    ranges: str = ""  # digest of what int8 was calibrated to
+    ranges: str = ""  # digest of the int8 ranges
 
     @property
     def digest(self) -> str:
@@ -48,15 +48,15 @@ class Entry:
     path: Path
     model: str  # folder and file name of the graph
     key: PlanKey
-    seconds: float  # that it took to compile
+    seconds: float  # compile time
     size: int  # bytes
-    checked: str  # how its results compare with the fp32 graph's; empty before anybody compared them
+    checked: str  # result of the comparison with the fp32 graph; empty before the comparison
 
 
 class PlanCache:
-    """A folder of plans; each has a JSON file beside it that says what it was made from.
+    """A folder of plans; a JSON file beside each one holds its key.
 
-    Files appear whole or not at all, also when several processes write.
+    Files are written atomically, also when several processes write.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -71,21 +71,21 @@ class PlanCache:
         return None
 
     def store(self, key: PlanKey, plan: bytes, model: str, seconds: float) -> None:
-        """Raises OSError where the folder cannot be written."""
+        """Raises OSError if the folder cannot be written."""
         facts = {"model": model, "seconds": round(seconds, 3), "checked": "", "key": asdict(key)}
         write_whole(self.path(key).with_suffix(".json"), json.dumps(facts, indent=1).encode())
         write_whole(self.path(key), plan)
 
     def is_checked(self, key: PlanKey) -> bool:
-        """Whether the results of this plan were compared with the fp32 graph's and found good."""
+        """Whether this plan passed the comparison with the fp32 graph."""
         with contextlib.suppress(OSError, ValueError):
             return bool(json.loads(self.path(key).with_suffix(".json").read_bytes()).get("checked"))
         return False
 
     def check(self, key: PlanKey, result: str) -> None:
-        """Note that the plan's results are good, and how good. Raises OSError where the folder cannot be written."""
+        """Note that the plan passed the comparison, with its result. Raises OSError if the folder cannot be written."""
         path = self.path(key).with_suffix(".json")
-        with contextlib.suppress(FileNotFoundError, ValueError):  # of a plan that is not kept
+        with contextlib.suppress(FileNotFoundError, ValueError):  # a plan that could not be stored
             write_whole(path, json.dumps(json.loads(path.read_bytes()) | {"checked": result}, indent=1).encode())
 
     def load_timings(self, key: PlanKey) -> bytes:
@@ -94,14 +94,14 @@ class PlanCache:
         return b""
 
     def store_timings(self, key: PlanKey, timings: bytes) -> None:
-        """Raises OSError where the folder cannot be written."""
+        """Raises OSError if the folder cannot be written."""
         write_whole(self._timings(key), timings)
 
     @contextlib.contextmanager
     def building(self, stop: threading.Event | None = None) -> Iterator[None]:
-        """Held while a plan is built: one at a time on a machine, as the builder times kernels.
+        """Lock held while a plan is built: one build at a time per machine, because the builder times kernels.
 
-        Raises OSError where the folder cannot be written, LightTrackError if it is told to stop while it waits.
+        Raises OSError if the folder cannot be written, LightTrackError if `stop` is set while it waits.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "building.lock", "w") as lock:
@@ -115,7 +115,7 @@ class PlanCache:
             yield
 
     def entries(self) -> list[Entry]:
-        """What is there, newest first; files that are not a cache's own are left out."""
+        """All plans, newest first; files that are not the cache's are left out."""
         found = []
         for path in self.folder.glob("*.plan"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -149,7 +149,7 @@ def _locked(file: IO[str]) -> bool:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """To another name first, then renamed: nobody sees half a file. Raises OSError."""
+    """Write under another name, then rename: no reader sees half a file. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
         try:

@@ -1,4 +1,4 @@
-"""A graph's plan: from the cache, compiled if it is not there."""
+"""Get a graph's plan from the cache; compile it if it is not there."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _logger = logging.getLogger(__name__)
 
 
 def plan_key(trt: ModuleType, device: Device, graph: Path, dimensions: Mapping[str, int], precision: str) -> PlanKey:
-    """What a plan of this graph for this GPU depends on.
+    """The cache key of this graph's plan on this GPU.
 
     Raises:
-        LightTrackError: the precision is int8 and the model folder's ranges are missing or another graph's.
+        LightTrackError: the precision is int8 and the model folder's ranges are missing or of another graph.
     """
     ranges = load_ranges(graph) if precision == "int8" else None
     if precision == "int8" and ranges is None:
-        precision = "fp16"  # not worth quantizing, and the plan is the same
+        precision = "fp16"  # a graph that is not quantized: the same plan as fp16
     return PlanKey(
         graph=hashlib.sha256(graph.read_bytes()).hexdigest(),
         dimensions=dict(dimensions),
@@ -48,10 +48,10 @@ def plan_key(trt: ModuleType, device: Device, graph: Path, dimensions: Mapping[s
 
 
 def find_plans(trt: ModuleType, key: PlanKey, graph: Path, dimensions: Mapping[str, int]) -> Iterator[bytes]:
-    """The cached plan if there is one; then, if it is no good, a new one.
+    """The cached plan if there is one; if the caller asks again because it does not load, a new one.
 
     Raises:
-        LightTrackError: it does not compile, or was told to stop.
+        LightTrackError: the graph does not compile, or the compilation was told to stop.
     """
     cache = PlanCache()
     old = cache.load(key)
@@ -84,11 +84,11 @@ def find_plans(trt: ModuleType, key: PlanKey, graph: Path, dimensions: Mapping[s
 def _compile(
     trt: ModuleType, key: PlanKey, graph: Path, dimensions: Mapping[str, int], timings: bytes
 ) -> tuple[bytes, bytes]:
-    """In a thread, as a Jetson takes minutes: this one tells how far it is and can be interrupted."""
+    """Compile in another thread (a Jetson takes minutes), so that this one reports progress and can be interrupted."""
     progress = build.Progress()
 
     def compile_it() -> tuple[bytes, bytes]:
-        cuda = open_cuda()  # its own hold on the context, whatever becomes of the thread that waits
+        cuda = open_cuda()  # holds the context itself, because the waiting thread may end first
         try:
             with cuda.current():
                 try:
@@ -127,7 +127,7 @@ def _compile(
 
 
 def useless_plans(cache: PlanCache, places: Iterable[Path]) -> list[Entry]:
-    """Plans for a TensorRT, driver or GPU that is not this machine's, or of graphs that no model has any more.
+    """Plans that this machine cannot use: for another TensorRT, driver or GPU, or of graphs that no model has any more.
 
     Args:
         places: folders that hold model folders.

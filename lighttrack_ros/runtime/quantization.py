@@ -1,7 +1,7 @@
-"""int8 in an ONNX graph, by quantize and dequantize nodes: one set of measured ranges, two dialects.
+"""Insert quantize and dequantize nodes into an ONNX graph, in the form that TensorRT or ONNX Runtime needs.
 
-TensorRT takes only symmetric signed values; ONNX Runtime's CPU kernels are fast only on unsigned activations.
-Weights are symmetric, signed, with one scale a channel in both.
+Both forms use the same measured ranges. TensorRT takes only symmetric signed values; ONNX Runtime's CPU kernels
+are fast only with unsigned activations. In both, weights are symmetric and signed, with one scale per channel.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from lighttrack_ros.runtime.ranges import Ranges
 
 FloatArray = npt.NDArray[np.float32]
 
-_CELLS = 32 * 32  # of a map; on larger ones ONNX Runtime's int8 convolutions are no faster than its fp32 ones
-_TAPS = 5 * 5  # of a depthwise kernel; likewise
-_CHANNELS = 8  # of a result that is not the network's own; 256 steps would be too coarse for distances in pixels
+# ONNX Runtime's int8 convolutions are no faster than fp32 on larger maps and with larger depthwise kernels.
+_CELLS = 32 * 32
+_TAPS = 5 * 5
+_CHANNELS = 8  # fewer: the network's output, e.g. distances in pixels, for which 256 steps are too coarse
 _SMALLEST_SCALE = np.float32(2.0**-20)  # fp16 still has four bits there
 
 
 def layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Those worth quantizing: convolutions and products by constant weights, but of single pixels (squeeze-excites)."""
+    """Nodes worth quantizing: convolutions (except on single pixels: squeeze-excites) and products by constants."""
     constants = {constant.name: constant for constant in model.graph.initializer}
     shapes = _shapes(model)
 
@@ -39,7 +40,7 @@ def layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def quantize_for_tensorrt(model: onnx.ModelProto, ranges: Ranges) -> None:
-    """Inputs and weights of every layer, in place; what a layer gives stays in floating point until the next layer.
+    """Quantize inputs and weights of every layer, in place; outputs stay in floating point until the next layer.
 
     Raises:
         LightTrackError: the range of a tensor was not measured.
@@ -53,10 +54,10 @@ def quantize_for_tensorrt(model: onnx.ModelProto, ranges: Ranges) -> None:
 
 
 def quantize_for_onnxruntime(model: onnx.ModelProto, ranges: Ranges, weight_limit: int) -> None:
-    """The convolutions that its CPU kernels run faster in int8, in place, and what lies between them.
+    """Quantize, in place, the convolutions that ONNX Runtime runs faster in int8, and what lies between them.
 
     Args:
-        weight_limit: largest quantized weight; 127, or 63 where the processor adds up in 16 bits.
+        weight_limit: largest quantized weight: 127, or 63 if the processor sums in 16 bits.
 
     Raises:
         LightTrackError: the range of a tensor was not measured, or the network is a transformer.
@@ -67,7 +68,7 @@ def quantize_for_onnxruntime(model: onnx.ModelProto, ranges: Ranges, weight_limi
     quantized = []
     for layer in layers(model):
         if layer.op_type == "MatMul":
-            raise LightTrackError("ONNX Runtime runs transformers no faster in int8 on the CPU: use onnxruntime")
+            raise LightTrackError("on the CPU, int8 makes transformers no faster: use backend onnxruntime")
         weight, cells = constants[layer.input[1]], int(np.prod(shapes[layer.output[0]][2:]))
         slow = cells > _CELLS or (weight[1] == 1 and int(np.prod(weight[2:])) > _TAPS)
         if not slow and weight[0] >= _CHANNELS and layer.name not in ranges.kept:
@@ -84,7 +85,7 @@ def quantize_for_onnxruntime(model: onnx.ModelProto, ranges: Ranges, weight_limi
 
 
 class _Rewriter:
-    """Puts nodes into a graph; `finish` puts them into their order."""
+    """Adds nodes to a graph; `finish` puts them into execution order."""
 
     def __init__(self, graph: onnx.GraphProto, ranges: Ranges, signed: bool, weight_limit: int = 127) -> None:
         self._graph, self._ranges, self._signed, self._weight_limit = graph, ranges, signed, weight_limit
@@ -95,7 +96,7 @@ class _Rewriter:
                 self._users.setdefault(name, []).append(node)
         self._outputs = {output.name for output in graph.output}
         self._scales: dict[str, FloatArray] = {}  # of quantized activations
-        self._after: dict[str, list[onnx.NodeProto]] = {}  # new nodes by the tensor that they need; "" for constants
+        self._after: dict[str, list[onnx.NodeProto]] = {}  # new nodes, by the tensor that they need; "" for constants
 
     def quantize_input(self, layer: onnx.NodeProto) -> None:
         layer.input[0] = self._quantized(layer.input[0])
@@ -109,7 +110,7 @@ class _Rewriter:
         zeros = np.zeros(len(scales), np.int8)
         quantization = [self._constant(f"{name}/scales", scales), self._constant(f"{name}/zeros", zeros)]
         if self._signed:
-            # Quantized by TensorRT, all of whose versions want the pair.
+            # TensorRT quantizes the weights itself; all its versions need both nodes.
             source = layer.input[1]
             self._add("", "QuantizeLinear", [source, *quantization], f"{name}/quantized", axis=axis)
         else:
@@ -121,7 +122,7 @@ class _Rewriter:
         layer.input[1] = name
 
     def quantize_bias(self, layer: onnx.NodeProto) -> None:
-        """To 32 bits, in the scale of the sums; after input and weights."""
+        """To 32 bits, with the scale of the sums; call it after quantize_input and quantize_weights."""
         if len(layer.input) < 3:
             return
         name = f"{layer.name}/bias"
@@ -138,7 +139,7 @@ class _Rewriter:
         layer.input[2] = name
 
     def quantize_output(self, layer: onnx.NodeProto) -> None:
-        """Of the layer, or of the ReLU or the sum that alone takes it, which then run in int8 as well."""
+        """The layer's output, or that of the ReLU or sum that is its only user, which then runs in int8 as well."""
         tensor = layer.output[0]
         users = self._users.get(tensor, [])
         if len(users) == 1 and users[0].op_type == "Relu":
@@ -174,7 +175,7 @@ class _Rewriter:
                     user.input[index] = dequantized
 
     def _quantized(self, tensor: str) -> str:
-        """The tensor after a quantization and a dequantization, made once."""
+        """The name of the tensor after quantization and dequantization; the nodes are made once."""
         name = f"{tensor}/dequantized"
         if name in self._scales:
             return name
@@ -206,16 +207,16 @@ class _Rewriter:
 
 
 def _scales(largest: Any, limit: int) -> FloatArray:
-    """What one step is worth, the largest value being the last; numbers that fp16 has too, as the graph may become."""
+    """The step size that puts the largest value at step `limit`; exact in fp16, because the graph may be fp16."""
     scales = np.maximum(np.asarray(largest, np.float32) / np.float32(limit), _SMALLEST_SCALE)
     halves = scales.astype(np.float16)
-    # Rounded up, so that nothing is cut off.
+    # Round up, so that the largest value is not clipped.
     halves = np.where(halves < scales, np.nextafter(halves, np.float16(np.inf)), halves)
     return np.asarray(halves, np.float32)
 
 
 def _fuse_swish(model: onnx.ModelProto) -> None:
-    """x * sigmoid(x) as one operator: behind a dequantization ONNX Runtime does not find it by itself."""
+    """Replace x * sigmoid(x) by one operator: after a dequantization ONNX Runtime does not fuse it itself."""
     graph = model.graph
     makers = {name: node for node in graph.node for name in node.output}
     for node in list(graph.node):

@@ -1,7 +1,7 @@
-"""TensorRT: plans from the cache, compiled if they are not there, run with as little as possible per frame.
+"""The TensorRT backend: loads plans from the cache, compiles missing ones, and does as little as possible per frame.
 
-An engine sets its addresses once and replays a CUDA graph: uploads, network and downloads in one launch.
-An output goes to another engine by address; only outputs that the host has read once are downloaded.
+An engine sets its addresses once, then replays a CUDA graph: uploads, network and downloads in one launch.
+Other engines take an output by its address; only outputs that the host has read before are downloaded.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _logger = logging.getLogger(__name__)
 
 
 class DeviceTensor:
-    """An engine's output on the GPU. Another engine takes it by address; `np.asarray` gives the host's copy.
+    """An engine's output on the GPU. Other engines take it by address; `np.asarray` gives a copy on the host.
 
-    The first `np.asarray` copies and waits; from then on every run of its engine brings the copy along.
+    The first `np.asarray` copies and waits; from then on every run of the engine includes the copy.
     """
 
     def __init__(self, engine: TensorRTEngine, name: str) -> None:
-        self._engine, self._name = weakref.ref(engine), name  # weak: no cycle may put off what close does
+        self._engine, self._name = weakref.ref(engine), name  # weak: a cycle would delay the engine's __del__
         self.shape, self.dtype = engine.outputs[name]
 
     @property
@@ -58,13 +58,13 @@ class DeviceTensor:
 
 
 class TensorRTEngine:
-    """An `Engine` on TensorRT; see `load_engine` for the arguments. To be used by one thread at a time.
+    """An `Engine` on TensorRT; see `load_engine` for the arguments. Use it from one thread at a time.
 
     Args:
         precision: "fp16", "fp32" or "int8".
 
     Raises:
-        LightTrackError: TensorRT, a binding of CUDA or a GPU is missing, or the graph does not compile.
+        LightTrackError: TensorRT, a CUDA binding or a GPU is missing, or the graph does not compile.
     """
 
     backend = "tensorrt"
@@ -77,7 +77,7 @@ class TensorRTEngine:
         trt = build.import_tensorrt()
         self._log = build.tensorrt_log(trt)
         self._cuda: Cuda | None = open_cuda()
-        self._resources = contextlib.ExitStack()  # what CUDA gave; the newest goes first
+        self._resources = contextlib.ExitStack()  # CUDA's; freed newest first
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
@@ -118,18 +118,18 @@ class TensorRTEngine:
         self.input_buffers = {}
         try:
             with cuda.current():
-                # TensorRT's before CUDA's.
+                # TensorRT's objects before CUDA's.
                 self._context = self._engine = self._runtime = self._stream = None
                 self._resources.close()
         finally:
             cuda.close()
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # of an engine that nobody closed; at the interpreter's end all is gone
+        with contextlib.suppress(Exception):  # at the interpreter's end modules may be gone already
             self.close()
 
     def output_address(self, name: str) -> int:
-        """Where the GPU finds an output.
+        """Address of an output on the GPU.
 
         Raises:
             LightTrackError: the engine is closed.
@@ -138,7 +138,7 @@ class TensorRTEngine:
         return self._output_addresses[name]
 
     def read_output(self, name: str) -> Array:
-        """The host's copy of an output, which every run renews from now on.
+        """The host's copy of an output; from now on every run updates it.
 
         Raises:
             LightTrackError: the engine is closed, or the copy fails.
@@ -151,7 +151,7 @@ class TensorRTEngine:
                 cuda.download(array, self._output_addresses[name], self._stream)
                 cuda.synchronize(self._stream)
             if cuda.device.integrated:
-                self._output_addresses[name] = memory.address  # the network writes where the host reads
+                self._output_addresses[name] = memory.address  # the network now writes into the host's copy
             self._host_outputs[name] = array
         return self._host_outputs[name]
 
@@ -163,7 +163,7 @@ class TensorRTEngine:
             events.callback(cuda.destroy_event, before)
             after = cuda.create_event()
             events.callback(cuda.destroy_event, after)
-            for _ in range(2):  # captured by then
+            for _ in range(2):  # the second captures the graph
                 self._start(cuda)
                 cuda.synchronize(self._stream)
             for index in range(runs):
@@ -177,7 +177,7 @@ class TensorRTEngine:
         return gpu, host
 
     def _load(self, trt: ModuleType, dimensions: Mapping[str, int], precision: str) -> None:
-        """The plan from the cache; a plan that is missing or does not load is built."""
+        """Load the plan from the cache; build one that is missing or does not load."""
         assert self._cuda is not None
         key = plan_key(trt, self._cuda.device, self._graph, dimensions, precision)
         self._runtime = self._log.made(trt.Runtime, self._log)
@@ -206,15 +206,15 @@ class TensorRTEngine:
         self._host_outputs: dict[str, Array] = {}  # those that the host has read
         self._device_inputs: dict[tuple[str, str], int] = {}  # addresses by purpose and name, made when needed
         self._held: dict[str, int] = {}
-        self._bound: dict[str, int] = {}  # addresses that the context knows
+        self._bound: dict[str, int] = {}  # addresses set in the context
         self._path = _Path((), 0)  # of the last run
-        self._graphs: dict[_Path, Handle | None] = {}  # by path; None for one that ran but is not captured
+        self._graphs: dict[_Path, Handle | None] = {}  # None for a path that ran but is not captured
         self._captures = cuda.captures
         if not cuda.captures:
             _logger.info("%s has no CUDA graphs: install cuda-python for less latency", cuda.binding)
 
     def _start(self, cuda: Cuda) -> None:
-        """Enqueue all that one run does, as a graph from the second time on."""
+        """Enqueue one run: the first time call by call, from the second time on as a CUDA graph."""
         path = self._path
         graph = self._graphs.get(path)
         if graph is None and path in self._graphs and self._captures:
@@ -222,7 +222,7 @@ class TensorRTEngine:
         if graph is not None:
             cuda.launch(graph, self._stream)
         else:
-            # TensorRT may allocate in the first run after a change, which no capture could take.
+            # The first run after a change may allocate, which is not allowed during a capture.
             self._graphs[path] = None
             self._enqueue(cuda)
 
@@ -256,7 +256,7 @@ class TensorRTEngine:
         return graph
 
     def _source(self, cuda: Cuda, name: str, tensor: Tensor | None) -> _Source:
-        """Where the network finds an input in this run."""
+        """The address from which the network reads an input in this run."""
         if tensor is None:
             if name in self._held:
                 return _Source(self._held[name], upload=False)
@@ -298,7 +298,7 @@ class TensorRTEngine:
 
     @contextlib.contextmanager
     def _at_work(self, inputs: Mapping[str, Tensor] = MappingProxyType({})) -> Iterator[Cuda]:
-        """CUDA's context is current; errors name the graph."""
+        """Makes CUDA's context current, and adds the graph's name to errors."""
         cuda = self._check_open()
         for name in inputs:
             if name not in self.inputs:
@@ -308,7 +308,7 @@ class TensorRTEngine:
                 try:
                     yield cuda
                 except BaseException:
-                    # What a run began before it failed must not go on while others free what it uses.
+                    # Wait for work that was enqueued before the error: the caller may free its memory.
                     if self._stream is not None:
                         with contextlib.suppress(LightTrackError):
                             cuda.synchronize(self._stream)
@@ -333,14 +333,14 @@ class _Source(NamedTuple):
 
 
 class _Path(NamedTuple):
-    """What distinguishes one run's work from another's."""
+    """What a captured graph depends on: addresses of the inputs, and number of outputs to download."""
 
     sources: tuple[_Source, ...]
     host_outputs: int
 
 
 def _specs(trt: ModuleType, engine: Any) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
-    """Of the engine's inputs and of its outputs."""
+    """Specs of the engine's inputs, specs of its outputs."""
     inputs: dict[str, TensorSpec] = {}
     outputs: dict[str, TensorSpec] = {}
     for index in range(engine.num_io_tensors):

@@ -1,6 +1,6 @@
-"""What goes on while a model is loaded, for whoever waits: what is compiled, for how long, and a way to stop it.
+"""Watch a model being loaded: what is being compiled, for how long, and a way to stop it.
 
-Between the one who waits and the compiler lie trackers that know of neither, so the watch goes by context.
+The trackers between the caller who waits and the compiler know of neither, so a context variable carries the watch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from lighttrack_ros.runtime.plan_cache import PlanKey
 
 
 class Watch:
-    """One look at all that is loaded inside `with watch()`; readable from any thread.
+    """State of all loading inside `with watch()`; readable from any thread.
 
     Attributes:
-        stop: when it is set, a compilation under way ends soon, with a LightTrackError.
-        plans: those that were loaded so far.
+        stop: set it to end a compilation in progress soon, with a LightTrackError.
+        plans: keys of the plans loaded so far.
     """
 
     def __init__(self, stop: threading.Event | None = None) -> None:
@@ -28,7 +28,7 @@ class Watch:
         self._doing, self._since = "", 0.0
 
     def status(self) -> str:
-        """What is being done and since when, e.g. "compiling nano/search.onnx, 12 s"; empty if nothing long is."""
+        """What is being done and for how long, e.g. "compiling nano/search.onnx, 12 s"; empty if nothing."""
         doing, since = self._doing, self._since
         return doing and f"{doing}, {time.monotonic() - since:.0f} s"
 
@@ -44,7 +44,7 @@ class Watch:
 
 @contextlib.contextmanager
 def watch(stop: threading.Event | None = None) -> Iterator[Watch]:
-    """Watch what this thread loads; inside another watch it is that one."""
+    """Watch what this thread loads; inside another watch, return the outer one."""
     outer = _current.get()
     if outer is not None:
         yield outer
