@@ -1,4 +1,4 @@
-"""The tracking algorithms: one file a tracker, one way to make one."""
+"""The tracking algorithms, one file each, and `create_tracker`, which makes any of them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ _logger = logging.getLogger(__name__)
 
 
 def create_tracker(model: Model, backend: Backend = "auto", threads: int = 0, spin: bool = False) -> Tracker:
-    """The tracker that drives a model, its engines loaded.
+    """Make the tracker of a model and load its engines.
 
-    What was compiled for it is compared with ONNX Runtime in fp32, once; plans that see something else are
-    thrown away.
+    Newly compiled plans are compared once with ONNX Runtime in fp32; plans whose results differ too much are deleted.
 
     Args:
         model: from `models.load_model`.
         backend: see `runtime.load_engine`.
-        threads: CPU threads inside one run of a network; 0: as many as `find_threads` finds best here.
+        threads: CPU threads inside one run of a network; 0: the number that `find_threads` measures as best.
         spin: see `runtime.load_engine`.
 
     Raises:
-        LightTrackError: unknown or absent backend, a graph that it cannot load, or whose results are not those
-            of ONNX Runtime ("auto" then takes ONNX Runtime, and says so in the log).
+        LightTrackError: the backend is unknown or not installed, a graph cannot be loaded, or its results differ too
+            much from ONNX Runtime's ("auto" then uses ONNX Runtime instead, and logs why).
     """
     with watch() as watched:
         before = len(watched.plans)
@@ -60,16 +59,16 @@ def create_tracker(model: Model, backend: Backend = "auto", threads: int = 0, sp
     plan = unchecked[0]
     problem = (
         f"{model.name} in {plan.precision}, compiled by {plan.tensorrt} for {plan.gpu}, "
-        f"does not see what ONNX Runtime sees: {problem}"
+        f"does not agree with ONNX Runtime: {problem}"
     )
     if backend != "auto":
-        raise LightTrackError(f"{problem}; use backend onnxruntime, or tensorrt-fp32 if this was not it")
+        raise LightTrackError(f"{problem}; use backend onnxruntime, or tensorrt-fp32 if this was another")
     _logger.warning("running on ONNX Runtime instead: %s", problem)
     return _create(model, "onnxruntime", threads, spin)
 
 
 def _threads(model: Model, backend: Backend, spin: bool) -> int:
-    """How many are best, where the processor runs the networks; 0 where it does not."""
+    """The best number of threads if the CPU runs the networks; 0 if it does not."""
     if not isinstance(backend, str) or backend.startswith("tensorrt") or (backend == "auto" and tensorrt_is_here()):
         return 0
     chosen = "onnxruntime" if backend == "auto" else backend
@@ -77,11 +76,11 @@ def _threads(model: Model, backend: Backend, spin: bool) -> int:
 
 
 def _first_choice(model: Model, backend: Backend, threads: int, spin: bool) -> Tracker:
-    """As `_create`; "auto" takes ONNX Runtime for all of the tracker where a network loads, but does not run."""
+    """As `_create`; with "auto", if a network loads but does not run, the whole tracker uses ONNX Runtime."""
     try:
         return _create(model, backend, threads, spin)
     except BaseException as error:
-        drop_locals(error)  # the engines made so far end with the half-made tracker, not when the error is forgotten
+        drop_locals(error)  # free the engines of the half-made tracker now, not when the error is forgotten
         if backend != "auto" or not isinstance(error, LightTrackError):
             raise
         _logger.warning("running on ONNX Runtime instead: %s", error)
@@ -91,7 +90,7 @@ def _first_choice(model: Model, backend: Backend, threads: int, spin: bool) -> T
 def _create(model: Model, backend: Backend, threads: int, spin: bool = False) -> Tracker:
     try:
         return _tracker_of(model, backend, threads, spin)
-    except KeyError as error:  # it has been warmed up: every tensor was asked for by name
+    except KeyError as error:  # from the warm-up, which asks for every tensor by name
         raise LightTrackError(
             f"{model.folder}: no {error} among the inputs and outputs of one of its graphs; are they those of a "
             f"{model.tracker}, in the order of its model.yaml? (import the checkpoint again)"
@@ -115,7 +114,7 @@ def _tracker_of(model: Model, backend: Backend, threads: int, spin: bool) -> Tra
 
 
 def _compare(model: Model, tracker: Tracker, plans: Sequence[PlanKey], threads: int) -> str:
-    """What is wrong with freshly compiled plans; if nothing is, that is noted in the cache."""
+    """Why newly compiled plans are refused, for the user; empty, and noted in the cache, if they are good."""
     from lighttrack_ros.media.clips import scene_clips
     from lighttrack_ros.trackers.parity import compare
 

@@ -1,4 +1,4 @@
-"""What every tracker offers: start on a box, then one estimate a frame."""
+"""The interface of every tracker: start on a box, then one estimate per frame."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lighttrack_ros.image import Frame
 
 @dataclass(frozen=True)
 class Estimate:
-    """One frame's answer.
+    """The result of one frame.
 
     Attributes:
-        box: pixels of the frame, as the authors' code reports it.
-        confidence: the network's own score, 0..1, before any penalty; what it is worth differs
-            from model to model, see `session`.
-        evidence: score, 0..1, that the target is anywhere in the search region; None where `confidence` is that.
-        appearance: how what is in the box looks to the network, (channels,) float32 of length 1; None where the
-            network does not say.
-        network: when the network was started and when its outputs were there, time.perf_counter().
+        box: in pixels of the frame, as the authors' code reports it.
+        confidence: the network's own score, 0..1, before any penalty; not comparable between models,
+            see `session`.
+        evidence: score, 0..1, that the target is anywhere in the search region; None if `confidence` is that score.
+        appearance: the network's features of the box's content, (channels,) float32 of length 1; None if the
+            network does not give any.
+        network: start and end of the network's run, time.perf_counter() each.
         exit_index: exit after which the network stopped, from 0; -1 for networks without exits.
     """
 
@@ -40,11 +40,11 @@ class Estimate:
 class Tracker(ABC):
     """One target in one stream of frames. Not thread-safe; frames of any size may follow each other."""
 
-    backend: str  # what runs its networks in fact: that of its engines
+    backend: str  # the backend that its engines really use
 
     @abstractmethod
     def init(self, frame: Frame, box: Box) -> None:
-        """Take the target from `box` on `frame`, forgetting any earlier one.
+        """Start to track what is in `box` on `frame`; forgets any earlier target.
 
         Raises:
             LightTrackError: the box is not finite, is empty or lies outside the frame.
@@ -61,7 +61,7 @@ class Tracker(ABC):
     @property
     @abstractmethod
     def target(self) -> Box:
-        """Where the next frame is searched, and how large the target is taken to be; set it to look elsewhere.
+        """The box around which the next frame is searched; set it to search elsewhere.
 
         Raises:
             LightTrackError: `init` was never called.
@@ -72,22 +72,22 @@ class Tracker(ABC):
     def target(self, box: Box) -> None: ...
 
     def idle_work(self, seconds: float = math.inf) -> bool:
-        """Do one step of what can wait, e.g. renewing a template; call it between frames, when none is waiting.
+        """Do one step of work that can wait, e.g. of renewing a template; call it between frames, when none is waiting.
 
-        `update` never does such work by itself, so that it costs no frame any time. A loop that has all the
-        time there is gets the published results by
+        `update` never does such work, so that it delays no frame. A loop without time limit gets the published
+        results by
 
             estimate = tracker.update(frame)
             while tracker.idle_work():
                 pass
 
-        and one that has not asks for a step at a time and looks for a new frame after each.
+        A loop with a time limit does one step at a time, and looks for a new frame after each.
 
         Args:
-            seconds: until the next frame is expected; a step that takes longer is left for another time.
+            seconds: until the next frame is expected; a step that takes longer is not started.
 
         Returns:
-            Whether a step was done; if so there may be another.
+            Whether a step was done; if so, there may be another.
         """
         return False
 
@@ -97,7 +97,7 @@ class Tracker(ABC):
 
 
 def check_box(frame: Frame, box: Box) -> None:
-    """Refuse a box on which no tracker can start.
+    """Refuse an initial box on which no tracker can start.
 
     Raises:
         LightTrackError: not finite, empty, or outside the frame.

@@ -1,7 +1,7 @@
-"""What int8 needs to know of a model, measured on the crops that its tracker really cuts.
+"""Measure the ranges that int8 needs, on the crops that the model's tracker really cuts.
 
-The tracker runs in fp32 over sequences of the user's; what its engines are given is kept, and says for each graph
-which ranges serve best and which layers had better stay in floating point (`runtime.calibration`).
+The tracker runs in fp32 over the user's sequences while the inputs of its engines are recorded. From these,
+`runtime.calibration` chooses the ranges of each graph, and the layers that should stay in floating point.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from lighttrack_ros.runtime.engine import Tensor
 from lighttrack_ros.runtime.ranges import Calibration, save_calibration
 from lighttrack_ros.trackers import create_tracker
 
-_INPUTS = 100  # kept of each graph, about
-_RESTART = 15  # frames after which the tracker is put on the truth again: new templates, and nothing of lost targets
+_INPUTS = 100  # kept per graph, about
+_RESTART = 15  # frames after which the tracker restarts on the true box: gives new templates, and no lost targets
 
 
 def calibrate(model: Model, sequences: list[Sequence], on_graph: Callable[[str, Measured], object]) -> Path:
-    """Measure the graphs that run every frame, and write what int8 needs into the model's folder; the file's path.
+    """Measure the graphs that run every frame, and write their ranges into the model's folder; returns the file.
 
     Args:
-        sequences: real videos of what the model is for.
-        on_graph: given each graph's file name, and what was found.
+        sequences: real videos of the model's use.
+        on_graph: called with each graph's file name and result.
 
     Raises:
         LightTrackError: a sequence cannot be read, or the folder cannot be written.
     """
     by_graph: dict[str, list[Recorded]] = {}
-    # The others run once a target, or between frames: there int8 would gain nothing worth its errors.
+    # The other graphs run once per target, or between frames: there int8 gains too little for its errors.
     every_frame = {graph.name for graph in model.search_graphs}
     for recorded in (recorded for recorded in record(model, sequences) if recorded.graph.name in every_frame):
         by_graph.setdefault(recorded.graph.name, []).append(recorded)
@@ -53,7 +53,7 @@ def calibrate(model: Model, sequences: list[Sequence], on_graph: Callable[[str, 
 
 
 def record(model: Model, sequences: list[Sequence]) -> list[Recorded]:
-    """The inputs of every graph of a model while its tracker follows the targets of sequences, about a hundred of each.
+    """Track the targets of sequences, and record about a hundred inputs of every graph of the model.
 
     Raises:
         LightTrackError: a sequence cannot be read.
@@ -90,7 +90,7 @@ def record(model: Model, sequences: list[Sequence]) -> list[Recorded]:
 
 
 def _start(sequence: Sequence, index: int) -> Box | None:
-    """The box to start on at a frame, if the tracker is to start there."""
+    """The box on which the tracker (re)starts at this frame; None if it goes on."""
     if index == 0:
         return sequence.init_box
     if sequence.truth is None or index % _RESTART or not np.isfinite(sequence.truth[index]).all():
@@ -100,14 +100,14 @@ def _start(sequence: Sequence, index: int) -> Box | None:
 
 
 def _thinned(inputs: list[Inputs]) -> list[Inputs]:
-    """Evenly, to _INPUTS."""
+    """_INPUTS of them, evenly spaced."""
     if len(inputs) <= _INPUTS:
         return inputs
     return [inputs[index] for index in np.linspace(0, len(inputs) - 1, _INPUTS).astype(int)]
 
 
 class _Recorder:
-    """An engine in fp32 that keeps copies of what it is given while `recording`."""
+    """An fp32 engine that copies its inputs while `recording`."""
 
     def __init__(self, graph: Path, dimensions: Mapping[str, int]) -> None:
         self._engine = load_engine(graph, "onnxruntime", 1, dimensions)

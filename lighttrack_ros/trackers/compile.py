@@ -1,4 +1,4 @@
-"""A model compiled for this machine's GPU before it is needed, and compared with ONNX Runtime."""
+"""Compile a model for this machine's GPU ahead of time, and compare it with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lighttrack_ros.trackers.parity import Clip, Parity, compare
 def compile_model(
     model: Model, backend: str, clips: Iterable[Clip], on_compiled: Callable[[Tracker], object] | None = None
 ) -> Parity:
-    """Compile all that the model's tracker loads, and see what it makes of some clips.
+    """Compile everything that the model's tracker loads, and compare it with ONNX Runtime on some clips.
 
     Args:
         backend: one of TensorRT's.
@@ -22,11 +22,11 @@ def compile_model(
         on_compiled: called before the comparison.
 
     Raises:
-        LightTrackError: a graph does not compile. What compiled to something else than the graph's is told by the
-            answer's `problem()`; its plans are deleted.
+        LightTrackError: a graph does not compile. A graph that compiles but gives other results is no error: the
+            returned `problem()` says so, and its plans are deleted.
     """
     with watch() as watched:
-        # All that the tracker loads, through the door through which it loads it.
+        # Making the tracker compiles everything that it loads.
         tracker = create_tracker(model, backend)
     try:
         if on_compiled is not None:
@@ -41,7 +41,7 @@ def compile_model(
 
 
 def compare_with_onnxruntime(model: Model, tracker: Tracker, clips: Iterable[Clip]) -> Parity:
-    """How far a tracker is from the same model's on ONNX Runtime in fp32.
+    """Compare a tracker with the same model's tracker on ONNX Runtime in fp32.
 
     Raises:
         LightTrackError: ONNX Runtime cannot load the model, or a network fails.

@@ -1,4 +1,4 @@
-"""Square crops of a frame, resized into a network's input buffer without touching the rest of the frame."""
+"""Square crops of a frame, resized into a network's input buffer; the rest of the frame is not read."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ UInt8Array = npt.NDArray[np.uint8]
 
 
 class SquareCropper:
-    """Equal, pixel by pixel, to padding the whole frame with the fill colour, cutting and resizing."""
+    """Gives the same pixels as padding the whole frame with the fill colour, cutting the square and resizing it."""
 
     def __init__(self) -> None:
-        self._canvas = np.empty(0, np.uint8)  # grows to the largest square that left the frame
+        self._canvas = np.empty(0, np.uint8)  # grows to the largest square that leaves the frame
 
     def crop(self, frame: Frame, x0: int, y0: int, side: int, fill: UInt8Array, out: UInt8Array) -> None:
-        """Resize the square from (x0, y0) into `out`, bilinearly, in 8 bits.
+        """Resize the square at (x0, y0) into `out`, bilinearly, in 8 bits.
 
         Args:
-            frame: where from.
+            frame: the frame to crop.
             x0, y0: top-left pixel of the square, which may lie outside the frame.
             side: pixels of the frame, at least 1.
             fill: (3,) uint8 BGR, the colour outside the frame.

@@ -1,7 +1,7 @@
-"""DyTrack's tracker: each frame goes through as many stages of the network as it takes to trust the box.
+"""DyTrack's tracker: each frame runs the stages of the network one by one, until the box is good enough.
 
-One engine per stage; after each the host reads one number, the quality, and decides. That the network is
-run so, and everything about the decision beyond "learned, per exit", is this project's design: docs/dytrack.md.
+There is one engine per stage. After each stage the host reads one number, the quality, and decides whether to stop.
+The paper says only that the decision is learned per exit; the rest is this project's design: docs/dytrack.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lighttrack_ros.trackers.search_region import crop_region, place_in_frame, w
 
 
 class DyTrackTracker(Tracker):
-    """DyTrack (TNNLS 2025): one template, never updated; one to all stages of the network a frame.
+    """DyTrack (TNNLS 2025): one template, never updated; between one and all stages of the network per frame.
 
     Args:
         model: one with `tracker: dytrack`.
@@ -54,8 +54,8 @@ class DyTrackTracker(Tracker):
     def update(self, frame: Frame) -> Estimate:
         side = self._crop(frame)
         started = time.perf_counter()
-        for index, answer in enumerate(self._run_stages()):
-            quality, outputs = answer
+        for index, result in enumerate(self._run_stages()):
+            quality, outputs = result
             if self.policy.stops(index, quality):
                 break
         prediction = np.asarray(outputs["box"])[0].tolist()
@@ -65,7 +65,7 @@ class DyTrackTracker(Tracker):
         return Estimate(self._box, quality, index, network=(started, ended))
 
     def answers(self, frame: Frame) -> list[Estimate]:
-        """What every exit says of a frame, for studies of the exits: the target stays where it is."""
+        """Every exit's estimate of a frame, to study the exits; the target is not moved."""
         side = self._crop(frame)
         estimates = []
         for index, (quality, outputs) in enumerate(self._run_stages()):
@@ -88,12 +88,12 @@ class DyTrackTracker(Tracker):
             engine.close()
 
     def _crop(self, frame: Frame) -> int:
-        """Fill the first stage's input; returns the side of the region, pixels."""
+        """Fill the first stage's input; returns the side of the search region in pixels."""
         crop = self._stages[0].input_buffers["crop"]
         return crop_region(self._cropper, frame, self.target, self._parameters.search_factor, crop)
 
     def _run_stages(self) -> Iterator[tuple[float, Mapping[str, Tensor]]]:
-        """Each exit's quality and outputs; a stage runs when its turn is asked for."""
+        """Each exit's quality and outputs; a stage runs only when the caller asks for it."""
         passed: dict[str, Tensor] = {}
         for stage in self._stages:
             outputs = stage.run(passed)
@@ -109,7 +109,7 @@ class DyTrackTracker(Tracker):
             stage.hold({name: tensor for name, tensor in outputs.items() if name in stage.inputs})
 
     def _warm_up(self) -> None:
-        """What engines do in their first runs must not be the first frames'."""
+        """Do the engines' one-time work now, not in the first frames."""
         for _ in range(WARM_UP_RUNS):
             self._hold_template()
             passed: dict[str, Tensor] = {}
@@ -120,14 +120,14 @@ class DyTrackTracker(Tracker):
 
 
 class ExitPolicy:
-    """Where to stop, frame after frame: thresholds, and the guards round them.
+    """Decides at which exit each frame stops: thresholds, and exceptions from them.
 
     A frame stops at the first exit whose quality reaches the threshold of the mode in use; `max_exit` always
-    stops. The threshold is `hysteresis` lower for exits at or behind that of the last frame, and higher for
-    those before, so that equal frames do not change exits. No threshold stops a frame, which then runs up to
-    `max_exit`: after `audit_interval` stops at the first exit in a row, lest an early exit that is sure of the
-    wrong thing stays unnoticed; and after one whose quality lay under `doubt`, and once more after the first
-    that is better again.
+    stops. From the last frame's exit on the threshold is `hysteresis` lower, before it `hysteresis` higher, so that
+    similar frames do not change exits. In these cases the thresholds are ignored and a frame runs up to `max_exit`:
+
+    - after `audit_interval` stops in a row at the first exit, because an early exit may be confident and wrong;
+    - after a frame with a quality under `doubt`, and once more after the first frame with a better one.
     """
 
     def __init__(self, parameters: DyTrackHyperParameters) -> None:
@@ -138,7 +138,7 @@ class ExitPolicy:
         self._doubts = 0  # frames that still have to run to the end
 
     def stops(self, index: int, quality: float) -> bool:
-        """Whether the frame at work stops at exit `index`."""
+        """Whether the current frame stops at exit `index`."""
         parameters = self._parameters
         if index >= parameters.max_exit or index >= len(self._thresholds):
             return True
@@ -150,7 +150,7 @@ class ExitPolicy:
         return quality >= self._thresholds[index] + shift
 
     def stopped(self, index: int, quality: float) -> None:
-        """The frame at work stopped at exit `index`."""
+        """Note that the current frame stopped at exit `index`."""
         in_full = self._doubts > 0 or self._first_exits >= self._parameters.audit_interval
         self._first_exits = self._first_exits + 1 if index == 0 and not in_full else 0
         self._doubts = 2 if quality < self._parameters.doubt else max(0, self._doubts - 1)

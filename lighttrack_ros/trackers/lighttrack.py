@@ -19,16 +19,16 @@ from lighttrack_ros.runtime.load import Backend
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
 
-_CALM = 0.3  # of the target's context: a move within a frame up to which it is looked for near by in the next
-_LOOK = 2  # cells to each side of a target's centre that tell how it looks: half the template's
+_CALM = 0.3  # of the target's context: after a larger move in one frame, the next does not use the small crop first
+_LOOK = 2  # cells on each side of the target's centre whose features are its appearance: half of the template's
 _SMALLEST = 10.0  # pixels; the authors' lower limit on the target's sides
 
 
 class LightTrackTracker(Tracker):
-    """LightTrack (CVPR 2021): one template, never updated; one run of the search network a frame.
+    """LightTrack (CVPR 2021): one template, never updated; one run of the search network per frame.
 
-    Beyond the paper, where `near_size` is set: while the target moves little, a smaller crop is searched first, and
-    the whole one in the same frame if the target is not plainly there.
+    With `near_size`, which is not in the paper: while the target moves little, a smaller crop is searched first, and
+    in the same frame the whole crop if the small one does not clearly show the target.
 
     Args:
         model: one with `tracker: lighttrack`.
@@ -57,7 +57,7 @@ class LightTrackTracker(Tracker):
         box = Box(*map(float, box))
         centre_x, centre_y = box.centre
         small = box.area < self._parameters.small_target * frame.width * frame.height
-        # The limit of every later frame; without it a huge box would ask for a huge crop.
+        # Every later frame has the same limit; without it a huge box would need a huge crop.
         width, height = min(box.width, float(frame.width)), min(box.height, float(frame.height))
         side = max(1, round(context_side(width, height)))
         fill = frame.mean_colour().astype(np.uint8)
@@ -116,7 +116,7 @@ class LightTrackTracker(Tracker):
             engine.close()
 
     def _sight(self, frame: Frame, target: _Target, context: float, search: _Search) -> _Sight:
-        """Search one crop about where the target was."""
+        """Search one crop around the target's last position."""
         scale = self._template_size / context
         side = max(1, round_half_away(context + (search.side - self._template_size) / scale))
         x0, y0 = _corner(target.centre_x, side), _corner(target.centre_y, side)
@@ -135,7 +135,7 @@ class LightTrackTracker(Tracker):
         return self._target
 
     def _warm_up(self) -> None:
-        """What engines do in their first runs must not be the first frames'."""
+        """Do the engines' one-time work now, not in the first frames."""
         for _ in range(WARM_UP_RUNS):
             template = self._template_engine.run({})
             for engine in self._search_engines:
@@ -145,7 +145,7 @@ class LightTrackTracker(Tracker):
 
 
 class _Target(NamedTuple):
-    """What is known of the target; pixels of the frame."""
+    """The target's state, in pixels of the frame."""
 
     centre_x: float
     centre_y: float
@@ -153,23 +153,23 @@ class _Target(NamedTuple):
     height: float
     fill: Array  # (3,) uint8 BGR
     search: _Search  # chosen at the start by the target's size
-    calm: bool  # whether it may be looked for near by first
+    calm: bool  # whether the small crop may be searched first
 
 
 class _Found(NamedTuple):
-    """The best cell's box; pixels of the search crop, position from its centre."""
+    """The best cell's box, in pixels of the search crop; positions are relative to its centre."""
 
     x: float
     y: float
     width: float
     height: float
     score: float
-    highest: float  # score of any cell
+    highest: float  # the highest score of all cells
     penalty: float
 
 
 class _Sight(NamedTuple):
-    """What one search crop shows."""
+    """The result of one search crop."""
 
     found: _Found
     appearance: Array | None
@@ -178,13 +178,14 @@ class _Sight(NamedTuple):
 
 
 class _Search:
-    """One size of search crop: its engine, and what decoding needs of the size.
+    """One size of search crop: its engine, and what decoding needs for this size.
 
     Args:
-        engine: whose crop is of that size.
+        engine: an engine with this size of crop.
         stride: crop pixels per cell.
-        whole: the larger search of whose middle this one is, window and all; None: this one is whole.
-        shift: by how much its logits are lower than those of the whole.
+        whole: the larger search of which this one covers the middle, so that it uses the middle of its window; None
+            if this is the whole search.
+        shift: how much lower its logits are than those of the whole search.
     """
 
     near: _Search | None = None  # a smaller one to try first
@@ -216,7 +217,7 @@ class _Search:
         """
         scores = 1 / (1 + np.exp(-logits.ravel().astype(np.float64) - self._shift))
         left, top, right, bottom = distances.reshape(4, -1).astype(np.float64)
-        # A cell may say 0; as good as 0 makes the penalty infinite without dividing by it.
+        # A cell may give 0: a tiny value makes the penalty infinite without a division by zero.
         widths, heights = np.maximum(left + right, 1e-6), np.maximum(top + bottom, 1e-6)
         margin = (widths + heights) / 2
         size_change = _change(np.sqrt((widths + margin) * (heights + margin)) / context_side(width, height))
@@ -224,7 +225,7 @@ class _Search:
         penalties = np.exp((1 - size_change * shape_change) * parameters.penalty_k)
         influence = parameters.window_influence
         ranks = penalties * scores * (1 - influence) + self._window * influence
-        best = int(np.argmax(ranks))  # the first of equals, and nan before all
+        best = int(np.argmax(ranks))  # the first of equals; nan counts as the largest
         if not math.isfinite(ranks[best]):
             raise LightTrackError("the network gave scores or distances that are not finite: the engine is broken")
         row, column = divmod(best, self._cells)
@@ -240,17 +241,17 @@ class _Search:
         )
 
     def appearance(self, features: Array, found: _Found) -> Array:
-        """How the network sees what it found, (channels,) float32 of length 1.
+        """The mean feature vector around the found centre, (channels,) float32 of length 1.
 
         Args:
-            features: (1, channels, n, n), those that are matched with the template.
+            features: (1, channels, n, n), the search features that are matched with the template.
         """
         rows, columns = (self._look(offset) for offset in (found.y, found.x))
         mean: Array = features[0, :, rows, columns].mean(axis=(1, 2), dtype=np.float32)
         return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
     def _look(self, offset: float) -> slice:
-        """Cells about a point; the nearest so many where that is at the map's edge."""
+        """The cells around a point; at the map's edge, the nearest cells of the same number."""
         first = self._cells // 2 + round(offset / self._stride) - _LOOK
         first = min(max(first, 0), self._cells - 2 * _LOOK)
         return slice(first, first + 2 * _LOOK)

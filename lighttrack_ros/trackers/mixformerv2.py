@@ -1,8 +1,8 @@
-"""MixFormerV2's tracker as published, with the templates' share of the network kept between frames.
+"""MixFormerV2's tracker as published, except that the templates' share of the network is kept between frames.
 
-The box of every prediction is believed, whatever its score. Of the frames of one interval the best scored
-gives the online template of the next. What a new online template costs is computed between frames, block
-by block (`idle_work`); until the last block is done the network goes on with the templates that it has.
+Every predicted box is taken, whatever its score. The frame with the best score of one interval gives the online
+template of the next. Its keys and values are computed between frames, block by block (`idle_work`); until the last
+block is done, the network uses the old templates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lighttrack_ros.trackers.search_region import crop_region, place_in_frame, w
 
 
 class MixFormerV2Tracker(Tracker):
-    """MixFormerV2 (NeurIPS 2023): a template of the start and one that follows; one network run a frame.
+    """MixFormerV2 (NeurIPS 2023): the initial template and an online template; one network run per frame.
 
     Args:
         model: one with `tracker: mixformerv2`.
@@ -38,17 +38,17 @@ class MixFormerV2Tracker(Tracker):
         self._search = load_engine(model.search_graph, backend, threads, spin=spin)
         self.backend = self._search.backend
         self._blocks = [load_engine(graph, backend, threads, spin=spin) for graph in model.template_graphs]
-        self._next_block = 0  # of the templates' share, for the templates that are wanted
-        self._tokens: Tensor = None  # what the block before gave
-        self._keys_values: dict[str, Tensor] = {}  # of the blocks done
+        self._next_block = 0  # next block to compute for the new templates; len(self._blocks): all done
+        self._tokens: Tensor = None  # output of the block before
+        self._keys_values: dict[str, Tensor] = {}  # of the finished blocks
         self._least_seconds = [math.inf] * len(self._blocks)
-        # Crops, (side, side, 3) uint8 BGR: of the start, of later, and what may follow that one.
+        # Crops, (side, side, 3) uint8 BGR: initial template, online template, candidate for the next online template.
         side = model.template_size
         self._template, self._online, self._candidate = np.zeros((3, side, side, 3), np.uint8)
-        self._best_score = -1.0  # of this interval's frames that may give the next online template
-        self._frames = 0  # since the start
+        self._best_score = -1.0  # the candidate's
+        self._frames = 0  # since init
         self._box: Box | None = None
-        self._is_guess = False  # whether the box is somebody else's idea of where to look
+        self._is_guess = False  # whether the box was set from outside, to search for a lost target
         self._warm_up()
 
     def init(self, frame: Frame, box: Box) -> None:
@@ -76,7 +76,7 @@ class MixFormerV2Tracker(Tracker):
         ended = time.perf_counter()
         box = self._box = place_in_frame(prediction, target, side, frame)
 
-        # What is seen while looking about for a lost target is no template yet.
+        # While the session searches for a lost target, its frames do not become templates.
         if score > max(parameters.update_score, self._best_score) and not self._is_guess:
             self._best_score = score
             crop_region(self._cropper, frame, box, parameters.template_factor, self._candidate)
@@ -100,7 +100,7 @@ class MixFormerV2Tracker(Tracker):
         self._box, self._is_guess = box, True
 
     def idle_work(self, seconds: float = math.inf) -> bool:
-        """One block of the templates' share, if new templates wait for it. Earlier ones serve until all are done."""
+        """Compute one block for the new templates, if there are any; until all blocks are done, the old ones serve."""
         index = self._next_block
         if index == len(self._blocks) or self._least_seconds[index] > seconds:
             return False
@@ -121,7 +121,7 @@ class MixFormerV2Tracker(Tracker):
             engine.close()
 
     def _start_interval(self) -> None:
-        """Without a frame that scores well, the online template goes back to the start's."""
+        """Reset the candidate to the initial template, which is used if no frame of the interval scores well."""
         np.copyto(self._candidate, self._template)
         self._best_score = -1.0
 
@@ -130,7 +130,7 @@ class MixFormerV2Tracker(Tracker):
             pass
 
     def _warm_up(self) -> None:
-        """What engines do in their first runs must not be the first frames', and is no measure of the next."""
+        """Do the engines' one-time work now, not in the first frames, and not in the measured time of a block."""
         for _ in range(WARM_UP_RUNS):
             self._next_block = 0
             self._renew()

@@ -1,7 +1,6 @@
-"""Does a compiled model see what its fp32 graphs see: box and score differences, and whether they are too large.
+"""Compare a compiled model with its fp32 graphs: differences of boxes and scores, and whether they are too large.
 
-Both trackers are asked about the same frames, each time from the same place, so that small differences cannot
-add up to large ones.
+On every frame both trackers start from the same box, so that small differences cannot add up to large ones.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from lighttrack_ros.geometry import Box, intersection_over_union
 from lighttrack_ros.image import Frame
 from lighttrack_ros.trackers.base import Tracker
 
-# Rounding moves a box by fractions of a pixel, and now and then makes a near tie fall to the other side; a graph that
-# overflows or was mistranslated is far beyond these. Of one in twenty frames nothing is asked.
+# Rounding moves a box by fractions of a pixel, and sometimes decides a near tie between cells the other way. A graph
+# that overflows or was translated wrongly is far beyond these bounds. One frame in twenty may overlap by less.
 _LEAST_MEDIAN_OVERLAP = 0.9
 _LEAST_OVERLAP = 0.7
 _LARGEST_MEDIAN_SCORE_DIFFERENCE = 0.05
 
-Clip = Iterable[tuple[Frame, Box]]  # consecutive frames; the target is taken from the first box
+Clip = Iterable[tuple[Frame, Box]]  # consecutive frames; the first box is the target
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Parity:
         overlaps: of the two boxes, intersection over union.
         pixels: largest difference of the boxes' x, y, width and height.
         scores: difference of the confidences.
-        milliseconds: that the tested tracker's update took.
+        milliseconds: duration of the tested tracker's update.
     """
 
     overlaps: npt.NDArray[np.float64]
@@ -62,7 +61,7 @@ class Parity:
         )
 
     def problem(self) -> str:
-        """Which bound is not kept, for the user; empty if all are."""
+        """Which bound is exceeded, for the user; empty if none is."""
         median, most = np.percentile(self.overlaps, (50, 5))
         score = np.median(self.scores)
         if not median >= _LEAST_MEDIAN_OVERLAP:
@@ -75,10 +74,10 @@ class Parity:
 
 
 def compare(tested: Tracker, reference: Tracker, clips: Iterable[Clip]) -> Parity:
-    """Run both over the clips.
+    """Run both trackers over the clips.
 
     Raises:
-        LightTrackError: there is no second frame, or the tested tracker gives what is no box.
+        LightTrackError: no clip has a second frame, or the tested tracker's result is not finite.
     """
     rows = []
     for clip in clips:
