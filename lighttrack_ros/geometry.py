@@ -1,4 +1,4 @@
-"""Boxes, context crops and coordinate maps: pure numpy, no state."""
+"""Boxes, the context around them, and the Hann window: pure functions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Box(NamedTuple):
 
 
 def intersection_over_union(a: Box, b: Box) -> float:
-    """Overlap of two boxes, 0..1; 0 where either is empty."""
+    """Overlap of two boxes, 0..1; 0 if either is empty."""
     width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
     height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
     if width <= 0 or height <= 0:
@@ -37,7 +37,7 @@ def intersection_over_union(a: Box, b: Box) -> float:
 
 
 def clip_box(box: Box, width: float, height: float) -> Box:
-    """The part of a box that lies inside a frame; a box that lies inside stays as it is, bit by bit."""
+    """The part of a box that lies inside a frame; a box that is wholly inside is returned unchanged, bit by bit."""
     x, y = min(max(box.x, 0.0), width), min(max(box.y, 0.0), height)
     return Box(
         x,
@@ -48,13 +48,13 @@ def clip_box(box: Box, width: float, height: float) -> Box:
 
 
 def context_side(width: float, height: float, context: float = 0.5) -> float:
-    """Side of the square that holds a box and its margin: sqrt((w + c(w+h)) (h + c(w+h)))."""
+    """Side of the square with the same area as a box and its context: sqrt((w + c(w+h)) (h + c(w+h)))."""
     margin = context * (width + height)
     return math.sqrt((width + margin) * (height + margin))
 
 
 def round_half_away(value: float) -> int:
-    """To the nearest whole number, halves away from zero; Python's own `round` takes them to the even one."""
+    """Round to the nearest integer, halves away from zero; Python's `round` takes halves to the even integer."""
     return math.floor(value + 0.5) if value >= 0 else math.ceil(value - 0.5)
 
 

@@ -1,4 +1,4 @@
-"""Camera pixels as the trackers see them: a view of the camera's bytes, decoded only where needed."""
+"""Frames: views of a camera's bytes, of which only the regions that are read are decoded to BGR."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from lighttrack_ros.errors import LightTrackError
 UInt8Array = npt.NDArray[np.uint8]
 Buffer = Any  # bytes, bytearray, memoryview or array.array
 
-FEW_LEVELS = 16  # grey levels under which a picture shows hardly anything to tell a target by
-_SAMPLES = 16_384  # values of an image that are looked at for its range
-_RARE = 0.1  # per cent of the values at each end that the range leaves out: dead pixels, a spark
+FEW_LEVELS = 16  # with fewer grey levels an image has hardly any contrast to track by
+_SAMPLES = 16_384  # values of an image from which its range is measured
+_RARE = 0.1  # per cent of the values that the range leaves out at each end: dead pixels, sparks
 _MARGIN = 0.1  # of the range, added at both ends
-_CLIPPED = 0.02  # share of the values outside the range from which on it is taken anew
+_CLIPPED = 0.02  # if a larger share of the values lies outside the range, it is measured again
 
-MIN_SIDE = 16  # pixels; no camera sends less, and no target could be seen in it
+MIN_SIDE = 16  # pixels; no camera sends less, and smaller images show no target
 
 
 class Frame(ABC):
-    """One image of any encoding, of which rectangular regions are read as BGR.
+    """One image of any encoding; rectangular regions of it are read as BGR.
 
-    A frame never copies the camera's buffer; `region` decodes no more than it is asked for.
+    A frame never copies the camera's buffer; `region` decodes only the requested pixels.
     """
 
     width: int
@@ -40,7 +40,7 @@ class Frame(ABC):
         """Pixels x0..x1-1, y0..y1-1 (inside the frame, not empty).
 
         Returns:
-            (y1 - y0, x1 - x0, 3) uint8, BGR; a view where the encoding allows it: never write to it.
+            (y1 - y0, x1 - x0, 3) uint8, BGR; may be a view of the camera's buffer: never write to it.
         """
 
     def mean_colour(self) -> npt.NDArray[np.float64]:
@@ -58,13 +58,13 @@ def from_bgr(image: UInt8Array) -> Frame:
 
 
 class Intensities:
-    """How values of more than 8 bits become grey levels, for the images of one camera, one after the other.
+    """Maps values of more than 8 bits to grey levels, for the successive images of one camera.
 
-    Thermal cameras and the like use a few hundred of 65,536 values. What the first image holds is stretched over all
-    grey levels; the same range then holds for those that follow, so that nothing flickers, until values leave it.
+    Thermal cameras, for example, use a few hundred of 65,536 values. The first image's range is stretched over all
+    grey levels. Later images use the same range, so that brightness does not flicker, until too many values leave it.
 
     Args:
-        fixed: lowest and highest value, instead of what the images hold.
+        fixed: lowest and highest value, instead of the measured range.
     """
 
     def __init__(self, fixed: tuple[float, float] | None = None) -> None:
@@ -72,7 +72,7 @@ class Intensities:
         self._range: tuple[float, float] | None = None
 
     def start(self) -> None:
-        """Take the range anew from the next image: a new target is about to be given on it."""
+        """Measure the range again on the next image, because a new target starts on it."""
         self._range = None
 
     def range_of(self, values: npt.NDArray[Any]) -> tuple[float, float]:
@@ -97,7 +97,7 @@ class Intensities:
 
 
 def grey_levels(image: UInt8Array) -> int:
-    """How many different grey levels an image shows, (height, width, 3) uint8 BGR; of a large one a sample is seen."""
+    """Number of different grey levels of an image, (height, width, 3) uint8 BGR; large images are sampled."""
     step = max(1, math.isqrt(image.shape[0] * image.shape[1] // _SAMPLES))
     return len(np.unique(cv2.cvtColor(np.ascontiguousarray(image[::step, ::step]), cv2.COLOR_BGR2GRAY)))
 
@@ -114,14 +114,14 @@ def decode(
     """The fields of a sensor_msgs/Image as a frame, without copying `data`.
 
     Args:
-        encoding: one of `encodings()`; any other goes through cv_bridge where that is installed.
-        step: bytes from one row to the next; may be more than a row of pixels takes.
+        encoding: one of `encodings()`; others are decoded by cv_bridge if it is installed.
+        step: bytes from one row to the next; rows may be padded.
         is_bigendian: byte order of values of more than 8 bits.
         data: the bytes of the rows; kept alive by the frame.
-        intensities: how such values become grey levels; left out, by what this image holds.
+        intensities: maps such values to grey levels; None: by this image's own range.
 
     Raises:
-        LightTrackError: the fields do not fit each other, or the encoding cannot be decoded.
+        LightTrackError: the fields contradict each other, or the encoding cannot be decoded.
     """
     data = memoryview(data).cast("B")
     check_size(width, height)
@@ -139,7 +139,7 @@ def decode(
     if (two_planes and height % 2) or (width % 2 and kind.frame in (_Yuv420, _Yuv422)):
         raise LightTrackError(f"image is {width} x {height}: pixels of {encoding!r} share colour, expected even sides")
     rows = height * 3 // 2 if two_planes else height
-    # The last row may end with its last pixel: some drivers leave its padding out.
+    # Some drivers leave out the padding of the last row.
     if not step * (rows - 1) + row <= data.nbytes <= step * rows:
         raise LightTrackError(
             f"image data has {data.nbytes} bytes, expected {step * rows} for {width} x {height} {encoding!r} "
@@ -155,10 +155,10 @@ def decode(
 
 
 def decode_compressed(format: str, data: Buffer, intensities: Intensities | None = None) -> Frame:
-    """The fields of a sensor_msgs/CompressedImage (JPEG, PNG or what else cv2.imdecode reads) as a frame.
+    """The fields of a sensor_msgs/CompressedImage (JPEG, PNG or another format of cv2.imdecode) as a frame.
 
     Raises:
-        LightTrackError: no picture, a broken one, or compressed depth.
+        LightTrackError: the data is no image, is damaged, or is compressed depth.
     """
     if "compresseddepth" in format.lower():
         raise LightTrackError(f"compressed image format is {format!r}: depth is no picture (choose a colour topic)")
@@ -172,16 +172,16 @@ def decode_compressed(format: str, data: Buffer, intensities: Intensities | None
 
 
 def decode_file(data: UInt8Array, intensities: Intensities | None = None) -> Frame:
-    """What is in an image file (JPEG, PNG, TIFF or what else cv2.imdecode reads) as a frame.
+    """The content of an image file (JPEG, PNG, TIFF or another format of cv2.imdecode) as a frame.
 
-    The pixels come as they are stored: an EXIF orientation would turn the picture away from its boxes.
+    The EXIF orientation is ignored: boxes refer to the pixels as they are stored, not to the rotated image.
 
     Args:
         data: (bytes,) uint8.
-        intensities: how values of more than 8 bits become grey levels; left out, by what this image holds.
+        intensities: maps values of more than 8 bits to grey levels; None: by this image's own range.
 
     Raises:
-        LightTrackError: no picture, or a broken one.
+        LightTrackError: the data is no image, or is damaged.
     """
     try:
         flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
@@ -203,7 +203,7 @@ def encodings() -> tuple[str, ...]:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse an image in which nothing can be tracked.
+    """Refuse an image that is too small to track in.
 
     Raises:
         LightTrackError: a side is under MIN_SIDE.
@@ -213,7 +213,7 @@ def check_size(width: int, height: int) -> None:
 
 
 class _Packed(Frame):
-    """Pixels of 1, 3 or 4 bytes side by side; `code` is cv2's conversion to BGR, None for BGR itself."""
+    """Packed pixels of 1, 3 or 4 bytes; `code` is cv2's conversion to BGR, None for BGR itself."""
 
     def __init__(self, pixels: UInt8Array, code: int | None) -> None:
         self.height, self.width = pixels.shape[:2]
@@ -226,7 +226,7 @@ class _Packed(Frame):
 
 
 class _Deep(Frame):
-    """Values of more than 8 bits, of which those from `low` to `high` are brought to 0..255."""
+    """Values of more than 8 bits; `low` to `high` is mapped to 0..255."""
 
     def __init__(self, pixels: npt.NDArray[Any], code: int | None, low: float, high: float) -> None:
         self.height, self.width = pixels.shape[:2]
@@ -240,7 +240,7 @@ class _Deep(Frame):
 
 
 class _Bayer(Frame):
-    """One colour a pixel, 8 or 16 bits; the two others are interpolated from the neighbours."""
+    """One colour per pixel, 8 or 16 bits; the other two are interpolated from the neighbours."""
 
     def __init__(self, pixels: npt.NDArray[Any], code: int, low: float = 0, high: float = 255) -> None:
         self.height, self.width = pixels.shape
@@ -249,7 +249,7 @@ class _Bayer(Frame):
         self._low, self._high = low, high
 
     def region(self, x0: int, y0: int, x1: int, y1: int) -> UInt8Array:
-        # Two pixels of margin, from an even one: the pattern keeps its phase and every pixel its neighbours.
+        # Two pixels of margin, starting at an even pixel: keeps the pattern's phase, and every pixel's neighbours.
         left, top = max(0, x0 - 2) & ~1, max(0, y0 - 2) & ~1
         right, bottom = min(self.width, x1 + 2), min(self.height, y1 + 2)
         part = cv2.cvtColor(_native(self._pixels[top:bottom, left:right]), self._code)
@@ -260,7 +260,7 @@ class _Bayer(Frame):
 
 
 class _Yuv422(Frame):
-    """Two pixels in four bytes, sharing their colour."""
+    """Two pixels in four bytes; they share their colour."""
 
     def __init__(self, pixels: UInt8Array, code: int) -> None:
         self.height, self.width = pixels.shape[:2]
@@ -274,7 +274,7 @@ class _Yuv422(Frame):
 
 
 class _Yuv420(Frame):
-    """A plane of brightness, then one of colour with a pair of values for 2 x 2 pixels."""
+    """A plane of brightness, then a plane of colour with one pair of values per 2 x 2 pixels."""
 
     def __init__(self, planes: UInt8Array, code: int) -> None:
         self.height, self.width = planes.shape[0] * 2 // 3, planes.shape[1]
@@ -291,16 +291,16 @@ class _Yuv420(Frame):
 
 
 class _Encoding(NamedTuple):
-    """How the bytes of one encoding become a frame."""
+    """How to make a frame from the bytes of one encoding."""
 
     frame: Callable[..., Frame]
-    channels: int  # values a pixel
+    channels: int  # values per pixel
     value_bytes: int
     code: int | None  # cv2's conversion to BGR
     value_kind: str = "u"  # numpy's: unsigned, signed (i) or float (f)
 
 
-# ROS names a bayer pattern by its first row, OpenCV by its second: rggb is cv2's BG.
+# ROS names a Bayer pattern by its first row, OpenCV by its second: ROS's rggb is OpenCV's BG.
 _ENCODINGS = {
     "bgr8": _Encoding(_Packed, 3, 1, None),
     "rgb8": _Encoding(_Packed, 3, 1, cv2.COLOR_RGB2BGR),
@@ -337,12 +337,12 @@ _ENCODINGS = {
 
 
 def _native(part: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """As OpenCV takes it; 16 bits are copied where their byte order or their rows' distance is not the machine's."""
+    """Pixels in a layout that OpenCV accepts; 16-bit pixels of another byte order or with padded rows are copied."""
     return part if part.itemsize == 1 else np.ascontiguousarray(part, part.dtype.newbyteorder("="))
 
 
 def _to_8_bits(part: npt.NDArray[Any], low: float, high: float) -> UInt8Array:
-    """From `low` to `high` to 0..255, what lies outside to the nearer end; what is not a number is black."""
+    """Map `low`..`high` to 0..255; values outside are clipped, nan becomes 0."""
     if part.dtype == np.uint16:
         # OpenCV's subtraction stops at 0, and its conversion at 255.
         begin = min(max(round(low), 0), 65535)
@@ -355,7 +355,7 @@ def _to_8_bits(part: npt.NDArray[Any], low: float, high: float) -> UInt8Array:
 
 
 def _held(sample: npt.NDArray[Any]) -> tuple[float, float]:
-    """What almost all values lie within, and a tenth more to each side for what is still to come."""
+    """The range of almost all values, extended by a tenth on each side for later images."""
     if not sample.size:
         return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(sample, (_RARE, 100 - _RARE)))
@@ -370,7 +370,7 @@ def _held(sample: npt.NDArray[Any]) -> tuple[float, float]:
 def _decode_by_cv_bridge(
     encoding: str, width: int, height: int, step: int, is_bigendian: bool, data: memoryview
 ) -> Frame:
-    """Encodings that are not worth code of our own, where ROS can decode them."""
+    """Decode rare encodings by cv_bridge, if it is installed."""
     try:
         from cv_bridge import CvBridge
     except ImportError as error:
@@ -383,7 +383,7 @@ def _decode_by_cv_bridge(
     )
     try:
         image = CvBridge().imgmsg_to_cv2(message, "bgr8")
-    except Exception as error:  # whatever cv_bridge, Boost or OpenCV make of foreign data
+    except Exception as error:  # cv_bridge, Boost and OpenCV raise various types
         raise LightTrackError(
             f"image encoding is {encoding!r}, which cv_bridge cannot decode ({error}); "
             f"supported are {', '.join(_ENCODINGS)}"

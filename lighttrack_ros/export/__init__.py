@@ -1,1 +1,1 @@
-"""From a checkpoint to a model folder: graphs, import, download."""
+"""Turn a checkpoint into a model folder: download, import, write the graphs."""

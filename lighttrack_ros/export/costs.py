@@ -1,7 +1,7 @@
-"""What each network costs a frame, on this machine, in one run.
+"""Measure the time of each network per frame on this machine, in one run.
 
-Weights are random, as the time does not depend on them. All variants are run in turn, round after round,
-so that whatever else the machine does falls on all of them; ratios are medians over rounds.
+Weights are random, because the time does not depend on them. The variants run in turn, round after round, so that
+other load on the machine affects all of them alike; ratios are medians over rounds.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ WARM_UP = 2  # rounds that are not counted
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one way to run one network.
+    """The cost of one variant: one way to run one network.
 
     Attributes:
-        parameters, macs: millions; of the multiplications in convolutions and matrix products.
-        median_ms, p95_ms: of one run.
-        ratio: median over rounds of its time by that of the model's first row.
+        parameters, macs: in millions; MACs of convolutions and matrix products.
+        median_ms, p95_ms: time of one run.
+        ratio: its time divided by that of the model's first row, median over rounds.
     """
 
     model: str
@@ -63,7 +63,7 @@ class _Load(Protocol):
 
 
 def measure(models: list[str], rounds: int, threads: int, backend: str = "onnxruntime") -> list[Cost]:
-    """The costs of all ways to run some models; see `Cost`."""
+    """The costs of all variants of some models; see `Cost`."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(prefix="lighttrack-bench-") as scratch:
         load = partial(_engine, threads, backend)
@@ -91,7 +91,7 @@ def measure(models: list[str], rounds: int, threads: int, backend: str = "onnxru
 
 
 def _lighttrack(name: str, scratch: Path, load: _Load) -> Iterator[_Variant]:
-    # Ours beside the published one, so that its ratio is to that.
+    # The published network comes first: ratios refer to it.
     for what, path in (("frame", lighttrack.MOBILE), ("lighttrack_nano's frame", lighttrack.NANO)):
         network = lighttrack.LightTrack(lighttrack.Architecture.parse(path)).eval()
         graphs = scratch / f"{name}_{len(path)}_template.onnx", scratch / f"{name}_{len(path)}_search.onnx"
@@ -161,7 +161,7 @@ def _dytrack(architecture: dytrack.Architecture) -> Callable[[str, Path, _Load],
                 float(np.asarray(outputs["next_quality"])[0])
                 passed = {key.removeprefix("next_"): value for key, value in outputs.items() if key != "box"}
 
-        for exit_ in reversed(range(len(stages))):  # the whole network first: ratios are to it
+        for exit_ in reversed(range(len(stages))):  # the whole network first: ratios refer to it
             what = f"frame, exit {exit_} (after block {architecture.exits[exit_]})"
             yield _variant(name, what, network, partial(count, exit_), partial(track, exit_))
 
@@ -186,7 +186,7 @@ def _variant(
 
 
 def _engine(threads: int, backend: str, graph: Path, dimensions: Mapping[str, int] | None = None) -> Engine:
-    """Its inputs filled with noise: zeros might be quicker."""
+    """An engine whose inputs hold noise, because zeros might be faster."""
     engine = load_engine(graph, backend, threads, dimensions)
     generator = np.random.default_rng(0)
     for buffer in engine.input_buffers.values():

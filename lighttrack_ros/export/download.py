@@ -1,4 +1,4 @@
-"""A published checkpoint from its authors' repository, checked."""
+"""Download a published checkpoint from its authors' repository, and check it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.networks.lighttrack import MOBILE
 
-_TIMEOUT = 30.0  # seconds without a byte
+_TIMEOUT = 30.0  # seconds without data
 _CHUNK = 1 << 16
 
 
@@ -24,8 +24,8 @@ class Published:
     """A checkpoint that its authors publish.
 
     Attributes:
-        url: where it is.
-        blob: its git object name: the SHA-1 of "blob <length>\\0" and the content.
+        url: address of the file.
+        blob: git's blob id: the SHA-1 of "blob <length>\\0" and the content.
         architecture: path string, see `networks.lighttrack`.
         source, licence: for model.yaml.
     """
@@ -50,22 +50,22 @@ PUBLISHED = {
 
 
 def download(url: str, blob: str, target: Path) -> Path:
-    """Fetch a file, going on from where an earlier try was cut; a file that is there and right is not fetched again.
+    """Download a file; resumes an interrupted download, and does nothing if the right file is there already.
 
     Args:
         url: http or https.
-        blob: git object name that the content must have.
-        target: where it goes; `target` with ".part" appended holds what has come so far.
+        blob: git blob id that the content must have.
+        target: the file to write; `target` with ".part" appended holds an incomplete download.
 
     Raises:
-        LightTrackError: no network, an answer other than the file, or a file of another content.
+        LightTrackError: no network, an HTTP error, or a file with other content.
     """
     if target.is_file() and blob_name(target) == blob:
         return target
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        while not _fetch(url, part):  # cut, but some of it came: go on from there
+        while not _fetch(url, part):  # interrupted after some data: resume
             pass
         found = blob_name(part)
         if found != blob:
@@ -78,16 +78,16 @@ def download(url: str, blob: str, target: Path) -> Path:
 
 
 def blob_name(path: Path) -> str:
-    """The name git gives a file of this content."""
+    """Git's blob id of a file's content."""
     content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # git's own, not for secrecy
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # git's hash, not for security
 
 
 def _fetch(url: str, part: Path) -> bool:
-    """One connection, appending to `part`; whether the file is whole now.
+    """Append to `part` over one connection; returns whether the file is complete.
 
     Raises:
-        LightTrackError: nothing new came.
+        LightTrackError: no new data arrived.
     """
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -96,7 +96,7 @@ def _fetch(url: str, part: Path) -> bool:
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
             resumed = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-            start = have if resumed else 0  # a server that knows no ranges sends the whole file
+            start = have if resumed else 0  # a server without range support sends the whole file
             length = response.headers.get("Content-Length")
             total = start + int(length) if length else None
             with (
@@ -111,16 +111,16 @@ def _fetch(url: str, part: Path) -> bool:
             if total is None or start + came >= total:
                 return True
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing beyond what is there: it is whole, or wrong, which the check will tell
+        if error.code == 416:  # no data beyond ours: the file is complete, or wrong, which the blob id shows
             return True
         raise LightTrackError(f"{url}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
-    if not came or (have and not resumed):  # a server without ranges would begin anew each time
+    if not came or (have and not resumed):  # without range support each try starts from 0
         raise LightTrackError(f"{url}: no connection, or it was cut ({reason}); run the same command again to go on")
     return False
 
 
 def checkpoint_cache() -> Path:
-    """Where fetched checkpoints are kept."""
+    """The folder of downloaded checkpoints."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lighttrack_ros" / "checkpoints"

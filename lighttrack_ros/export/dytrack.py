@@ -1,4 +1,4 @@
-"""A DyTrack network to the ONNX graphs of a model folder: one for the template, one for each stage up to an exit."""
+"""Export a DyTrack network as the ONNX graphs of a model folder: one for the template, one for each stage."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ from lighttrack_ros.networks.transformer import KeysValues
 def export_dytrack(network: DyTrack, template_graph: Path, stage_graphs: Sequence[Path]) -> list[Difference]:
     """Write the graphs of a DyTrack network and compare them with all exits of its forward pass.
 
-    The template graph takes `crop`, (side, side, 3) uint8 BGR, and gives for every stage s `keys_<s>_<b>`
-    and `values_<s>_<b>` of each of its blocks, and `mean_<s>`. Stage graph s takes these, and the first
-    `crop`, the others `tokens`, `features`, `centre` and `quality`, which the one before gave as `next_tokens`
-    and so on. Each gives `box` (1, 4): centre x, centre y, width, height in sides of the crop, and
-    `next_quality` (1,), 0..1, the overlap that it expects of this box.
+    The template graph takes `crop`, (side, side, 3) uint8 BGR. For every stage s it gives `mean_<s>`, and
+    `keys_<s>_<b>` and `values_<s>_<b>` of each of the stage's blocks.
+
+    Stage graph s takes these. In addition the first stage takes `crop`; the others take `tokens`, `features`,
+    `centre` and `quality`, which the stage before gives as `next_tokens` and so on. Each gives `box` (1, 4): centre x,
+    centre y, width, height in units of the crop's side, and `next_quality` (1,), 0..1, the expected overlap of the
+    box with the true box.
 
     Args:
         network: any device and mode; it is not changed.
@@ -66,7 +68,7 @@ def export_dytrack(network: DyTrack, template_graph: Path, stage_graphs: Sequenc
 
 
 def _held(stage: int, share: TemplateShare) -> dict[str, Tensor]:
-    """A stage's share of the template by the names of the graphs."""
+    """A stage's share of the template, by tensor names of the graphs."""
     named: dict[str, Tensor] = {}
     for block, (keys, values) in enumerate(share.keys_values):
         named |= {f"keys_{stage}_{block}": keys, f"values_{stage}_{block}": values}
@@ -94,7 +96,7 @@ class _Stage(OnBytes):
         given, (*cache, mean) = inputs[:-count], inputs[-count:]
         keys_values = [KeysValues(*pair) for pair in zip(cache[::2], cache[1::2], strict=True)]
         before = Passed(*given) if self.index else self.image(given[0])
-        # The template's tokens serve training only.
+        # The template's tokens are for training only; `mean` fills their place.
         passed, prediction = self.network.stage(self.index, before, TemplateShare(keys_values, mean, mean))
         last = self.index + 1 == len(self.network.exits)
         return (prediction.box, passed.quality) if last else (prediction.box, *passed)

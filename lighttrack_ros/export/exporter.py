@@ -1,4 +1,4 @@
-"""A model's graphs made anew from a checkpoint; what was tuned in its folder stays."""
+"""Rewrite a model's graphs from a checkpoint; tuned settings in its folder stay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lighttrack_ros.models import load_model, save_model
 
 
 def export_checkpoint(checkpoint: Path, name: str) -> Path:
-    """Give a model the weights of a checkpoint, and graphs as this version writes them; the folder's path.
+    """Give a model the weights of a checkpoint, with graphs as this version writes them; returns the folder.
 
     Hyper-parameters, session settings, licence and all other files of the folder stay.
 
@@ -24,7 +24,7 @@ def export_checkpoint(checkpoint: Path, name: str) -> Path:
 
     Raises:
         LightTrackError: no such model, a checkpoint of another tracker or architecture, or a folder that cannot be
-            written; the model is as it was then.
+            written; the model is then unchanged.
     """
     model = load_model(name)
     plan = plan_of(checkpoint, model.architecture if model.tracker == "lighttrack" else None)
@@ -32,7 +32,7 @@ def export_checkpoint(checkpoint: Path, name: str) -> Path:
         if plan.fields[field] != getattr(model, field):
             raise LightTrackError(
                 f"{checkpoint}: {field} is {plan.fields[field]}, {model.name}'s is {getattr(model, field)}"
-                " (`lighttrack import` makes a model of its own)"
+                " (`lighttrack import` makes a new model)"
             )
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     try:

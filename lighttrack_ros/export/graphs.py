@@ -1,4 +1,4 @@
-"""A PyTorch module to an ONNX graph that takes bytes, checked against PyTorch on the spot."""
+"""Export a PyTorch module as an ONNX graph that takes bytes, and compare the graph with PyTorch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lighttrack_ros.runtime import load_engine
 
 OPSET = 17
 _Network = TypeVar("_Network", bound=nn.Module)
-_TOLERANCE = 1e-3  # of the largest value of an output; fp32 graphs stay a hundred times below
+_TOLERANCE = 1e-3  # of the largest value of an output; fp32 graphs differ a hundred times less
 
 
 class Difference(NamedTuple):
-    """How far one output of a graph is from PyTorch's."""
+    """The difference between one output of a graph and PyTorch's."""
 
-    graph: str  # file name, with the free dimensions that it was compared at
+    graph: str  # file name, with the sizes of its free dimensions in the comparison
     output: str
     largest: float  # absolute difference
     scale: float  # largest absolute value
@@ -41,7 +41,7 @@ def export_graph(
 ) -> None:
     """Write a module as an ONNX graph; `free` names dimensions of inputs and outputs that stay open."""
     with warnings.catch_warnings():
-        # The tracing exporter warns that it is old; it folds the batch norms and needs no further package.
+        # The tracing exporter warns that it is deprecated; it folds batch norms and needs no other package.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(),
@@ -56,13 +56,13 @@ def export_graph(
 
 
 def normalised(crop: Tensor) -> Tensor:
-    """The network's input as the paper has it, from a uint8 HWC BGR crop."""
+    """The paper's network input, RGB and normalised, from a uint8 HWC BGR crop."""
     rgb = crop.flip(2).permute(2, 0, 1).unsqueeze(0) / 255
     return (rgb - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
 
 
 def random_crop(side: int) -> Tensor:
-    """Smooth blobs and noise, so that features are as large as on a photo."""
+    """An image of smooth blobs and noise, which gives features as large as a photo does."""
     generator = torch.Generator().manual_seed(side)
     coarse = torch.rand(1, 3, 9, 9, generator=generator)
     image = nn.functional.interpolate(coarse, size=(side, side), mode="bilinear") * 230
@@ -76,7 +76,7 @@ def compare_graph(
     outputs: Mapping[str, Tensor],
     dimensions: Mapping[str, int] = MappingProxyType({}),
 ) -> list[Difference]:
-    """Run a graph on ONNX Runtime and compare it with what PyTorch gave for the same inputs.
+    """Run a graph on ONNX Runtime and compare it with PyTorch's outputs for the same inputs.
 
     Raises:
         LightTrackError: an output differs by more than a thousandth of its largest value.
@@ -96,7 +96,7 @@ def compare_graph(
 
 
 class OnBytes(nn.Module):
-    """Base of the modules that take bytes: uint8 HWC BGR to what a network with folded normalisation takes."""
+    """Base of modules that take bytes: converts uint8 HWC BGR to the input of a network with folded normalisation."""
 
     mean: Tensor
 
@@ -106,14 +106,14 @@ class OnBytes(nn.Module):
 
     def image(self, crop: Tensor) -> Tensor:
         """(1, 3, side, side) float32 of (side, side, 3) uint8 BGR."""
-        # Transposed as bytes, shifted last: the other way round costs ONNX Runtime twenty times as much.
+        # Transpose the bytes first, subtract last: the other order is twenty times slower on ONNX Runtime.
         return crop.permute(2, 0, 1).unsqueeze(0).float() - self.mean
 
 
 def with_folded_normalisation(network: _Network, first: str) -> _Network:
-    """A copy whose first convolution (by name) carries the swap to RGB and the division by 255 STD.
+    """A copy of the network; its first convolution (by name) includes the swap to RGB and the division by 255 STD.
 
-    The mean must be taken off before it, as it may pad with zeros.
+    The mean must be subtracted before the convolution, because the convolution may pad with zeros.
     """
     network = copy.deepcopy(network)
     convolution = network.get_submodule(first)

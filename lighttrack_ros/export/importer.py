@@ -1,4 +1,4 @@
-"""A published checkpoint becomes a model folder."""
+"""Make a model folder from a checkpoint."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from lighttrack_ros.networks.transformer import PATCH
 TEMPLATE_SIZE = 128
 _OF_A_MODEL = ("model.yaml", "ranges.yaml", "LICENSE", "__pycache__")
 SEARCH_SIZES = (256, 288)
-# Where to look first: docs/performance.md. When to believe it: by `lighttrack fit-session`, docs/lost.md.
+# The search near by: docs/performance.md. The session's limits, from `lighttrack fit-session`: docs/lost.md.
 _MOBILE_PARAMETERS = LightTrackHyperParameters(near_size=160, near_shift=4.3, near_score=7.0)
 _MOBILE_SESSION = SessionSettings(
     unlikeness=62.2, midpoint=-0.44, slope=0.666, uncertain=0.35, lost_frames=5, found=0.89
@@ -45,18 +45,18 @@ _MOBILE_SESSION = SessionSettings(
 def import_checkpoint(
     checkpoint: Path, name: str, architecture: str | None, output: Path | None, source: str, licence: str
 ) -> Path:
-    """Write a model folder, replacing one of that name; prints how far the graphs are from PyTorch.
+    """Write a model folder, replacing one of the same name; prints the graphs' differences from PyTorch.
 
     Args:
-        checkpoint: of LightTrack, MixFormerV2 or DyTrack, which its keys tell apart; see
+        checkpoint: of LightTrack, MixFormerV2 or DyTrack; its keys tell which. See
             `networks.lighttrack.read_checkpoint` for the kinds of file.
-        architecture: of a LightTrack, see `networks.lighttrack.Architecture`; None: LightTrack-Mobile, or
-            what the checkpoint itself says.
-        output: where the folder goes; None: `engines` where there is one, else the user's data directory.
+        architecture: for LightTrack, see `networks.lighttrack.Architecture`; None: LightTrack-Mobile. The other
+            trackers' checkpoints contain their architecture.
+        output: parent of the new folder; None: `engines` if it exists, else the user's data directory.
         source, licence: for model.yaml.
 
     Raises:
-        LightTrackError: a bad name or path string, a checkpoint that does not fit, or a place that cannot be written;
+        LightTrackError: a bad name or path string, a checkpoint that does not fit, or a folder that cannot be written;
             nothing is written then.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
@@ -72,7 +72,7 @@ def import_checkpoint(
             f"{checkpoint}: a {plan.fields['tracker']} checkpoint, which says its own architecture, not"
             f" {architecture!r} (leave --architecture out)"
         )
-    # Built beside its place and moved there last: a failed import leaves nothing, and no half of a folder.
+    # Built in a scratch folder beside the target and moved last, so that a failed import leaves nothing behind.
     try:
         place.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(prefix=".import-", dir=place)
@@ -89,14 +89,14 @@ def import_checkpoint(
 
 
 class Plan(NamedTuple):
-    """What is peculiar to a tracker: its entries of model.yaml, and how its graphs are written."""
+    """The tracker-specific part of an import: entries of model.yaml, and the function that writes the graphs."""
 
     fields: dict[str, Any]
     export: Callable[[Model], list[Difference]]
 
 
 def plan_of(checkpoint: Path, architecture: str | None) -> Plan:
-    """What to make of a checkpoint; `architecture` is a LightTrack's. See `import_checkpoint`, also for the errors."""
+    """The plan for a checkpoint; see `import_checkpoint` for the arguments and errors."""
     tensors = read_checkpoint(checkpoint)
     if "exit_blocks" in tensors:
         plan = _dytrack
@@ -111,7 +111,7 @@ def plan_of(checkpoint: Path, architecture: str | None) -> Plan:
 
 
 def write_graphs(plan: Plan, model: Model) -> None:
-    """Into the model's folder; prints how far each is from PyTorch."""
+    """Write the graphs into the model's folder; prints their differences from PyTorch."""
     for item in plan.export(model):
         print(
             f"{item.graph}, {item.output}: largest difference from PyTorch {item.largest:.2e}"
@@ -137,7 +137,7 @@ def check_replaceable(target: Path) -> None:
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Move a finished model folder out of its scratch folder; one that is there already goes the other way."""
+    """Move a finished model folder out of its scratch folder; an existing target moves into the scratch folder."""
     if target.exists():
         shutil.move(target, folder.parent / "replaced")
     folder.rename(target)
@@ -181,7 +181,7 @@ def _mixformerv2(tensors: Mapping[str, Tensor]) -> Plan:
 def _dytrack(tensors: Mapping[str, Tensor]) -> Plan:
     network = dytrack.load(tensors)
     found = network.architecture
-    decided = len(found.exits) - 1  # the last exit stops without being asked
+    decided = len(found.exits) - 1  # the last exit always stops
     fields = {
         "tracker": "dytrack",
         "architecture": str(found),
@@ -190,7 +190,7 @@ def _dytrack(tensors: Mapping[str, Tensor]) -> Plan:
         "stride": PATCH,
         "hyper_parameters": DyTrackHyperParameters(
             max_exit=decided,
-            # Where tuning begins, not where it ended.
+            # Starting points for `lighttrack tune-exits`.
             modes={"fast": (0.6,) * decided, "balanced": (0.75,) * decided, "accurate": (0.88,) * decided},
         ),
         "graphs": Graphs(search=tuple(f"stage_{stage}.onnx" for stage in range(len(found.exits)))),

@@ -1,4 +1,4 @@
-"""LightTrack to the ONNX graphs of a model folder."""
+"""Export a LightTrack network as the ONNX graphs of a model folder."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ def export_lighttrack(
     """Write the two graphs of a LightTrack network and compare them with it on random crops.
 
     Both take `crop`, (side, side, 3) uint8 BGR with the free dimension `side`. The template graph gives
-    `template_features` (1, cells, channels); the search graph takes them too and gives `logits`
-    (1, 1, n, n), `distances` (1, 4, n, n) and `features` (1, channels, n, n), those that are matched with
-    the template: they tell a session how the target looks. All that depends on the template alone is in the former.
+    `template_features` (1, cells, channels); it contains everything that depends on the template alone. The search
+    graph also takes these, and gives `logits` (1, 1, n, n), `distances` (1, 4, n, n) and `features`
+    (1, channels, n, n): the search features that are matched with the template, from which a session knows the
+    target's appearance.
 
     Args:
         network: any device and mode; it is not changed.

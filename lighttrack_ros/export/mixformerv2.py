@@ -1,4 +1,4 @@
-"""A MixFormerV2 network to the ONNX graphs of a model folder: one per block for the templates, one for each frame."""
+"""Export MixFormerV2 as the ONNX graphs of a model folder: one per block for the templates, one for each frame."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def export_mixformerv2(network: MixFormerV2, template_graphs: Sequence[Path], se
     """Write the graphs of a MixFormerV2 network and compare them with its full forward pass.
 
     Template graph b is block b of the templates' share. The first takes `template` and `online_template`,
-    (side, side, 3) uint8 BGR, the others as `tokens` the `next_tokens` of the one before. Each gives `keys`
-    and `values` (1, heads, 2 * template tokens, 64), and all but the last `next_tokens`
+    (side, side, 3) uint8 BGR; the others take `tokens`, which the one before gives as `next_tokens`. Each gives
+    `keys` and `values` (1, heads, 2 * template tokens, 64), and all but the last `next_tokens`
     (1, 2 * template tokens, channels).
 
     The search graph takes `crop`, (side, side, 3) uint8 BGR, and `keys_0`, `values_0`, ... of every block. It
-    gives `box` (1, 4): centre x, centre y, width, height in sides of the crop, and `score` (1,), 0..1.
+    gives `box` (1, 4): centre x, centre y, width, height in units of the crop's side, and `score` (1,), 0..1.
 
     Args:
         network: any device and mode; it is not changed.

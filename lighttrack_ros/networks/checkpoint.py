@@ -1,4 +1,4 @@
-"""Tensors by name into a network, all or nothing."""
+"""Load a checkpoint's tensors into a network; every tensor must fit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 
 def load_strictly(network: _Network, tensors: Mapping[str, Tensor], what: str) -> _Network:
-    """Copy a checkpoint's tensors into a network, float16 into float32 as well; returns it in evaluation mode.
+    """Copy a checkpoint's tensors into a network, float16 also into float32; returns it in evaluation mode.
 
     Args:
-        what: the network, for the error.
+        what: description of the network, for the error message.
 
     Raises:
-        LightTrackError: they do not fit; the message names every key that is missing or not expected
+        LightTrackError: the tensors do not fit; the message names every key that is missing or not expected,
             and every shape that differs.
     """
     expected = network.state_dict()

@@ -1,9 +1,9 @@
-"""DyTrack (TNNLS 2025): a transformer tracker that stops after as many blocks as a frame needs.
+"""DyTrack (TNNLS 2025): a transformer tracker that runs only as many blocks as a frame needs.
 
-What the paper's abstract states is here: exits on intermediate layers of one transformer, a decision
-learned per exit, features of a rejected exit used again by the next. The rest of the paper was not
-available: how each of these is done is this project's own design (docs/dytrack.md tells which is which),
-and so is that the template does not look at the search image, which lets its share be computed once.
+From the paper's abstract: exits on intermediate layers of one transformer, a learned decision per exit, and features
+of a rejected exit used again by the next. The rest of the paper was not available. How each of these is done is this
+project's own design (docs/dytrack.md says which is which). So is that template tokens do not attend to the search
+image, so that their share is computed once.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from lighttrack_ros.networks.transformer import HEAD_CHANNELS, PATCH, Block, Key
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that decides the network's shape; image sides in pixels, multiples of 16."""
+    """Everything that determines the network's shape; image sides are in pixels, multiples of 16."""
 
     channels: int
     exit_channels: int
-    exits: tuple[int, ...] = (3, 6, 9, 12)  # blocks done at each exit
+    exits: tuple[int, ...] = (3, 6, 9, 12)  # number of blocks before each exit
     template_size: int = 128
     search_size: int = 256
 
@@ -45,7 +45,7 @@ class Architecture:
         """The inverse of `str`, e.g. "sizes_128_256_channels_384_192_exits_3_6_9_12".
 
         Raises:
-            LightTrackError: not such a text.
+            LightTrackError: the text does not have this form.
         """
         found = re.fullmatch(r"sizes_(\d+)_(\d+)_channels_(\d+)_(\d+)_exits((?:_\d+)+)", text)
         if not found:
@@ -62,7 +62,7 @@ class Architecture:
 
     @property
     def cells(self) -> int:
-        """Of the search image along one side."""
+        """Number of cells along one side of the search image."""
         return self.search_size // PATCH
 
     def blocks_of(self, stage: int) -> range:
@@ -74,7 +74,7 @@ class Architecture:
         """The architecture that a checkpoint's tensors were made for.
 
         Raises:
-            LightTrackError: not the tensors of a DyTrack.
+            LightTrackError: they are not the tensors of a DyTrack.
         """
 
         def shape(name: str, dimensions: int) -> tuple[int, ...]:
@@ -98,11 +98,11 @@ BASE = Architecture(channels=768, exit_channels=256)
 
 
 class TemplateShare(NamedTuple):
-    """What one stage needs of a template; computed once.
+    """What one stage needs from a template; computed once per template.
 
     Attributes:
-        keys_values: of each of the stage's blocks.
-        mean: (B, exit channels), the template's features at the stage's exit, averaged.
+        keys_values: one for each of the stage's blocks.
+        mean: (B, exit channels), mean of the template's features at the stage's exit.
         tokens: (B, template tokens, channels) after the stage's blocks; for distillation only.
     """
 
@@ -112,13 +112,13 @@ class TemplateShare(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """What one exit hands to the next stage; n = architecture.cells.
+    """What one exit passes to the next stage; n = architecture.cells.
 
     Attributes:
         tokens: (B, n * n, channels) of the search image.
-        features: (B, exit channels, n, n), g of the exit that did not stop.
-        centre: (B, 1, n, n), its centre map.
-        quality: (B,), its verdict.
+        features: (B, exit channels, n, n), the exit's g.
+        centre: (B, 1, n, n), the exit's centre map.
+        quality: (B,), the exit's quality.
     """
 
     tokens: Tensor
@@ -128,15 +128,15 @@ class Passed(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """One exit's answer.
+    """One exit's outputs.
 
     Attributes:
-        box: (B, 4), centre x, centre y, width, height in sides of the search image.
-        quality: (B,), 0..1, the overlap that it expects of its box.
+        box: (B, 4), centre x, centre y, width, height, in units of the search image's side.
+        quality: (B,), 0..1, the expected overlap of the box with the true box.
         centre_logits: (B, 1, n, n).
         offset: (B, 2, n, n), x, y of the centre in its cell, in cells.
-        size: (B, 2, n, n), width, height in sides of the search image.
-        facts: (B, 2 exit channels + 2), all that the decision knows besides the earlier verdict.
+        size: (B, 2, n, n), width, height, in units of the search image's side.
+        facts: (B, 2 exit channels + 2), the decision's inputs except the quality of the exit before.
     """
 
     box: Tensor
@@ -156,7 +156,7 @@ class DyTrack(nn.Module):
         super().__init__()
         self.architecture = architecture
         channels = architecture.channels
-        self.register_buffer("exit_blocks", torch.tensor(architecture.exits))  # so that a checkpoint tells them
+        self.register_buffer("exit_blocks", torch.tensor(architecture.exits))  # stored in the checkpoint
         self.patch_embed = PatchEmbedding(channels)
         self.pos_embed_template = nn.Parameter(torch.zeros(1, (architecture.template_size // PATCH) ** 2, channels))
         self.pos_embed_search = nn.Parameter(torch.zeros(1, architecture.cells**2, channels))
@@ -171,7 +171,7 @@ class DyTrack(nn.Module):
             exit_.start()
 
     def forward(self, template: Tensor, search: Tensor) -> list[Prediction]:
-        """Every exit's answer: the reference for running stage by stage, and what training needs."""
+        """Every exit's prediction: for training, and as the reference for running stage by stage."""
         passed: Tensor | Passed = search
         predictions = []
         for index, share in enumerate(self.template_shares(template)):
@@ -180,7 +180,7 @@ class DyTrack(nn.Module):
         return predictions
 
     def template_shares(self, template: Tensor) -> list[TemplateShare]:
-        """What each stage needs of a template image."""
+        """What each stage needs from a template image."""
         tokens = self.patch_embed(template) + self.pos_embed_template
         shares = []
         for index, exit_ in enumerate(self.exits):
@@ -193,12 +193,12 @@ class DyTrack(nn.Module):
         return shares
 
     def stage(self, index: int, before: Tensor | Passed, share: TemplateShare) -> tuple[Passed, Prediction]:
-        """The blocks between two exits, and the second of these.
+        """Run one stage: the blocks after the exit before, then exit `index`.
 
         Args:
             index: of the stage and its exit, from 0.
-            before: what stage `index - 1` passed on; for the first the search image.
-            share: the template's for this stage.
+            before: what stage `index - 1` passed on; for stage 0 the search image.
+            share: the template's share for this stage.
         """
         previous = before if isinstance(before, Passed) else None
         tokens = before.tokens if isinstance(before, Passed) else self.patch_embed(before) + self.pos_embed_search
@@ -242,14 +242,14 @@ class _Exit(nn.Module):
         self.decision = nn.Sequential(nn.Linear(2 * channels + 3, channels), nn.ReLU(), nn.Linear(channels, 1))
 
     def start(self) -> None:
-        """The values at the beginning of training that matter."""
+        """Initial values that matter for training."""
         nn.init.constant_(cast("Tensor", self.centre.out.bias), -2.19)  # a prior of 0.1, for the focal loss
         if hasattr(self, "recycle"):
             with torch.no_grad():
                 self.centre.first.pointwise.weight[:, -1] = 0
 
     def project(self, tokens: Tensor) -> Tensor:
-        """A n + bias: (B, tokens, exit channels) of (B, tokens, channels)."""
+        """Normalise and project tokens, A LN(f): (B, tokens, channels) to (B, tokens, exit channels)."""
         projected: Tensor = self.neck(self.norm(tokens))
         return projected
 
@@ -278,11 +278,11 @@ class _Exit(nn.Module):
         return Passed(tokens, features, centre, quality), prediction
 
     def judge(self, facts: Tensor, earlier: Tensor | None) -> Tensor:
-        """The quality (B,) that the exit expects of its box: q.
+        """The quality q (B,): the expected overlap of the exit's box with the true box.
 
         Args:
             facts: see `Prediction`.
-            earlier: (B,), the verdict of the exit before; None for the first exit.
+            earlier: (B,), the quality of the exit before; None for the first exit.
         """
         verdict = facts.new_zeros(len(facts)) if earlier is None else earlier
         quality: Tensor = self.decision(torch.cat((facts, verdict[:, None]), 1)).sigmoid().squeeze(1)

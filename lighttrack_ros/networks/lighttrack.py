@@ -1,4 +1,4 @@
-"""LightTrack (CVPR 2021): the network for any path of its search space, under the official key names."""
+"""LightTrack (CVPR 2021): the network of any path of its search space, under the official key names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.networks.checkpoint import load_strictly
 
-# What the network expects its input to be: RGB, (value / 255 - MEAN) / STD.
+# The network's input is RGB, (value / 255 - MEAN) / STD.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -37,7 +37,7 @@ _REG_SCALE = 16.0  # pixels; the release multiplies by 16 even where the stride 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One path of the search space: everything that decides the network's shape."""
+    """One path of the search space: everything that determines the network's shape."""
 
     path: str
     stem_channels: int
@@ -60,14 +60,16 @@ class Architecture:
         """Read a path string such as `MOBILE`.
 
         `back_0<digits>0+cls_<9 digits>+reg_<9 digits>_ops_<stage><block>` is the release's own form
-        (18 or 20 backbone digits: 2 or 4 blocks in the first searched stage). `+width_<B>_<H>` makes a
-        smaller relative that the release does not have: all channel counts of the backbone are
-        B percent, those of the fusion and the two heads H percent, rounded to multiples of 8. Two more
-        such extensions: block digits 6 (left out; not for a stage's first block) and 7, 8, 9 (kernel 3, 5, 7,
-        expansion 2), and `+lite`: hard swish for swish in the backbone, and no squeeze-excite.
+        (18 or 20 backbone digits: 2 or 4 blocks in the first searched stage). This project adds:
+
+        - `+width_<B>_<H>`: the backbone's channel counts are B percent, those of the fusion and the two heads
+          H percent, rounded to multiples of 8;
+        - block digit 6: the block is left out (not allowed for a stage's first block);
+        - block digits 7, 8, 9: kernel 3, 5, 7, expansion 2;
+        - `+lite`: hard swish instead of swish in the backbone, and no squeeze-excite.
 
         Raises:
-            LightTrackError: not a path of the search space.
+            LightTrackError: the string is not a path of the search space.
         """
 
         def fail(reason: str) -> LightTrackError:
@@ -120,8 +122,8 @@ class LightTrack(nn.Module):
 
     Args:
         architecture: the path; see `Architecture.parse`.
-        template_size: side of the template image in pixels. It fixes the number of template cells
-            (127 and 128 give the same 8 x 8 at stride 16) and with it the shape of the fusion.
+        template_size: side of the template image in pixels. It determines the number of template cells (127 and 128
+            both give 8 x 8 at stride 16), and so the shape of the fusion.
     """
 
     def __init__(self, architecture: Architecture, template_size: int = 128) -> None:
@@ -133,17 +135,17 @@ class LightTrack(nn.Module):
         self.feature_fusor = _Fusion(cells, architecture.fusion_channels)
         self.head = _Head(architecture)
         self.apply(_initialise)
-        # Distances start at two cells, about half a target: at zero the ReLU would stop every gradient.
+        # Distances start at two cells, about half a target: at zero the ReLU would block every gradient.
         nn.init.normal_(self.head.reg_pred.bbox_pred.weight, std=0.001)
         self.head.reg_pred.bbox_pred.bias = nn.Parameter(torch.full((4,), 2.0))
 
     def template_features(self, image: Tensor) -> Tensor:
-        """What the correlation needs of a template: (B, template cells, channels), after the neck."""
+        """The template's features for the correlation: (B, template cells, channels), after the neck."""
         features: Tensor = self.neck.BN_z(self.features(image))
         return features.flatten(2).transpose(1, 2)
 
     def search_features(self, image: Tensor) -> Tensor:
-        """(B, channels, n, n), after the neck; n = side / stride."""
+        """The search image's features: (B, channels, n, n), after the neck; n = side / stride."""
         features: Tensor = self.neck.BN_x(self.features(image))
         return features
 
@@ -156,17 +158,17 @@ class LightTrack(nn.Module):
 
         Returns:
             logits (B, 1, n, n), before the sigmoid; distances (B, 4, n, n): left, top, right, bottom
-            from the cell's point to the sides of the box, pixels of the search image, not negative.
+            from the cell's centre to the sides of the box, in pixels of the search image, not negative.
         """
         fused = self.feature_fusor(template_features, search_features)
         return self.head.cls_logits(fused), self.head.reg_distances(fused)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or a pickled checkpoint (no code of it is run), wrappers taken off.
+    """The tensors of a .safetensors file or a pickled checkpoint, without wrappers; no code of the file is run.
 
     Raises:
-        LightTrackError: no such file, or not a checkpoint.
+        LightTrackError: the file does not exist or is not a checkpoint.
     """
     if not path.is_file():
         raise LightTrackError(f"{path}: no such file")
@@ -182,8 +184,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     else:
         try:
             checkpoint = _unpickle(path)
-        except Exception as error:  # whatever the unpickler trips over: zip, pickle, a forbidden class
-            found = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))  # PyTorch's advice before it runs any code
+        except Exception as error:  # various types: broken zip, broken pickle, a forbidden class
+            found = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))  # drop PyTorch's advice around it
             reason = found[1].strip() if found else str(error).partition("\n")[0]
             raise LightTrackError(f"{path}: cannot be read as a checkpoint of plain tensors ({reason})") from error
     for wrapper in ("state_dict", "model", "net"):
@@ -192,14 +194,14 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not isinstance(checkpoint, dict) or not any(isinstance(value, Tensor) for value in checkpoint.values()):
         raise LightTrackError(f"{path}: holds no tensors by name; expected a state dict")
     tensors = {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}
-    for prefix in ("module.", "feature_extractor.", "model."):  # data parallel and other shells round the network
+    for prefix in ("module.", "feature_extractor.", "model."):  # added by data parallel and other wrappers
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name[len(prefix) :]: value for name, value in tensors.items()}
     return tensors
 
 
 class _Shell:
-    """Stands for an object whose class is not at hand; holds nothing."""
+    """Empty placeholder for an object of an unknown class."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -207,7 +209,7 @@ class _Shell:
 
 
 def _unpickle(path: Path) -> Any:
-    """A pickled checkpoint, weights only. Trainers save settings and statistics beside them: those become shells."""
+    """Read a pickled checkpoint, weights only; a trainer's settings and statistics in it become placeholders."""
     unknown = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
     names = [name.rpartition(".") for name in unknown]
     with safe_globals([type(name, (_Shell,), {"__module__": module}) for module, _, name in names]):
@@ -218,11 +220,11 @@ def load_checkpoint(path: Path, architecture: Architecture, template_size: int =
     """The network with the weights of a checkpoint, float32, in evaluation mode.
 
     Raises:
-        LightTrackError: the file cannot be read, or it does not fit the architecture; the message names
-            every key that is missing or not expected and every shape that differs.
+        LightTrackError: the file cannot be read, or it does not fit the architecture; the message names every key
+            that is missing or not expected, and every shape that differs.
     """
     network = LightTrack(architecture, template_size)
-    # Anything outside the network (a loss, an optimiser) is none of our business.
+    # Ignore tensors outside the network (of a loss, an optimiser).
     parts = tuple(f"{name}." for name, _ in network.named_children())
     given = {name: value for name, value in read_checkpoint(path).items() if name.startswith(parts)}
     counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
@@ -234,7 +236,7 @@ def load_checkpoint(path: Path, architecture: Architecture, template_size: int =
 
 
 def _round_to_8(channels: float) -> int:
-    """The nearest multiple of 8, at least 8, never more than a tenth below."""
+    """The nearest multiple of 8, at least 8; the next higher one if the nearest is more than a tenth below."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
@@ -247,7 +249,7 @@ def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         with torch.no_grad():
-            module.weight.mul_(module.groups**0.5)  # fan_out as torch counts it ignores the groups
+            module.weight.mul_(module.groups**0.5)  # torch's fan_out ignores the groups
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
@@ -317,7 +319,7 @@ class _Backbone(nn.Module):
         ):
             stage = nn.Sequential()
             for i, block in enumerate(blocks):
-                if block is None:  # keeps its place, so that keys keep their numbers
+                if block is None:  # a placeholder, so that the other blocks keep their key names
                     stage.append(nn.Identity())
                     continue
                 kernel, expansion = block

@@ -1,9 +1,10 @@
 """MixFormerV2 (NeurIPS 2023): the fully transformer tracking network, under the official key names.
 
-Three ways through the same weights: `forward` is the published computation, whole for every frame;
-`template_cache` then `track` give the same answer with the templates' share computed once per
-template; `template_tokens` and `template_block` are that share in steps, for a caller who has to
-interrupt it. What only the search image may change is all that `track` computes.
+The same weights can be run in three ways:
+
+- `forward` is the published computation: everything, for every frame;
+- `template_cache`, once per pair of templates, then `track`, once per frame, give the same result;
+- `template_tokens` and `template_block` compute the template cache in steps, for a caller who has to interrupt it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _EDGES = 4  # prediction tokens: left, right, top, bottom
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that decides the network's shape; image sides in pixels, multiples of 16."""
+    """Everything that determines the network's shape; image sides are in pixels, multiples of 16."""
 
     depth: int
     mlp_channels: int
@@ -37,7 +38,7 @@ class Architecture:
     bins: int = 96  # of the distribution over an edge's position
 
     def __str__(self) -> str:
-        """In the manner of the authors' configurations, e.g. 224_depth4_mlp1_score."""
+        """The authors' form of configuration name, e.g. 224_depth4_mlp1_score."""
         return f"{self.search_size}_depth{self.depth}_mlp{self.mlp_channels / self.channels:g}_score"
 
     @property
@@ -58,7 +59,7 @@ class Architecture:
         """The architecture that a checkpoint's tensors were made for.
 
         Raises:
-            LightTrackError: not the tensors of a MixFormerV2.
+            LightTrackError: they are not the tensors of a MixFormerV2.
         """
 
         def shape(name: str, dimensions: int) -> tuple[int, ...]:
@@ -88,9 +89,8 @@ BASE = Architecture(depth=8, mlp_channels=3072, template_size=128, search_size=2
 class MixFormerV2(nn.Module):
     """The network of one architecture. Images are RGB, (B, 3, side, side) float32, normalised by MEAN and STD.
 
-    What it answers is always a pair: box (B, 4), centre x, centre y, width, height in units of the
-    search image's side (the last two may be negative: nothing in the network forbids it), and the
-    logit of the score (B,).
+    `forward` and `track` return a pair: box (B, 4), which is centre x, centre y, width, height in units of the
+    search image's side (the network may give a negative width or height), and the logit of the score (B,).
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -109,7 +109,7 @@ class MixFormerV2(nn.Module):
         return self._heads(tokens)
 
     def template_cache(self, template: Tensor, online_template: Tensor) -> list[KeysValues]:
-        """What `track` needs of a pair of templates, block by block. Changing either template changes all of it."""
+        """What `track` needs from a pair of templates, block by block. If one template changes, all of it changes."""
         tokens = self.template_tokens(template, online_template)
         cache = []
         for index in range(self.architecture.depth):
@@ -125,7 +125,7 @@ class MixFormerV2(nn.Module):
         )
 
     def template_block(self, index: int, tokens: Tensor) -> tuple[Tensor, KeysValues]:
-        """One block of the templates' share; the last block's tokens nobody reads: they come back unchanged."""
+        """One block of the templates' share. The last block's tokens are not needed, and returned unchanged."""
         block = self.backbone.blocks[index]
         keys_values = block.keys_values(tokens)
         if index + 1 < self.architecture.depth:
@@ -133,9 +133,9 @@ class MixFormerV2(nn.Module):
         return tokens, keys_values
 
     def track(self, search: Tensor, cache: Sequence[KeysValues]) -> tuple[Tensor, Tensor]:
-        """The same answer as `forward`, of the search image and what `template_cache` kept.
+        """The same result as `forward`, from the search image and the output of `template_cache`.
 
-        The last block is computed for the four prediction tokens only: nothing reads the others.
+        The last block is computed for the four prediction tokens only, because nothing reads the others.
         """
         tokens = self.backbone.search_tokens(search)
         last = self.architecture.depth - 1
@@ -154,7 +154,7 @@ def load(tensors: Mapping[str, Tensor]) -> MixFormerV2:
     """The network that a checkpoint's tensors describe, float32, in evaluation mode.
 
     Raises:
-        LightTrackError: they do not fit; the message names every key that is missing or not expected
+        LightTrackError: they do not fit; the message names every key that is missing or not expected,
             and every shape that differs.
     """
     architecture = Architecture.of(tensors)
@@ -184,7 +184,7 @@ class _Backbone(nn.Module):
 
 
 class _BoxHead(nn.Module):
-    """A distribution over each edge's position from its prediction token; the expected edges make the box."""
+    """Predicts a distribution of each edge's position from its prediction token; the box is made of the mean edges."""
 
     positions: Tensor
 

@@ -1,7 +1,6 @@
-"""What the transformer trackers are built of: patches and blocks whose keys and values can be kept.
+"""Building blocks of the transformer trackers: patch embedding, and blocks whose keys and values can be cached.
 
-Names and order of operations are those of the common vision transformers (timm), so that their
-checkpoints fit.
+Names and order of operations are those of the common vision transformers (timm), so their checkpoints fit.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, cat, nn
 from torch.nn import functional
 
-# What the networks expect their input to be: RGB, (value / 255 - MEAN) / STD.
+# The networks' input is RGB, (value / 255 - MEAN) / STD.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -20,7 +19,7 @@ HEAD_CHANNELS = 64  # per attention head
 
 
 class KeysValues(NamedTuple):
-    """What one block's attention keeps of its tokens: each (B, heads, tokens, 64)."""
+    """Keys and values of tokens in one block's attention, (B, heads, tokens, 64) each."""
 
     keys: Tensor
     values: Tensor
@@ -39,7 +38,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block in which templates see templates only, so that their share can be kept."""
+    """A pre-norm transformer block. Templates attend to templates only, so their keys and values can be cached."""
 
     def __init__(self, channels: int, mlp_channels: int) -> None:
         super().__init__()
@@ -49,7 +48,7 @@ class Block(nn.Module):
         self.mlp = _Mlp(channels, mlp_channels)
 
     def forward(self, tokens: Tensor, template_count: int) -> Tensor:
-        """Templates (the first `template_count` tokens) see the templates; the others see everything."""
+        """Templates (the first `template_count` tokens) attend to templates; the others attend to all tokens."""
         x = self.norm1(tokens)
         queries, own = self.attn.queries(x), self.attn.keys_values(x)
         templates = KeysValues(own.keys[:, :, :template_count], own.values[:, :, :template_count])
@@ -63,11 +62,11 @@ class Block(nn.Module):
         return self._finish(tokens, mixed)
 
     def keys_values(self, tokens: Tensor) -> KeysValues:
-        """What others see of `tokens` (B, tokens, channels) in this block."""
+        """Keys and values of `tokens` (B, tokens, channels) in this block."""
         return self.attn.keys_values(self.norm1(tokens))
 
     def attend(self, tokens: Tensor, seen: KeysValues) -> Tensor:
-        """The block for `tokens` that see exactly `seen`."""
+        """The block's output for `tokens` that attend to exactly `seen`."""
         return self._finish(tokens, _attention(self.attn.queries(self.norm1(tokens)), seen))
 
     def _finish(self, tokens: Tensor, mixed: Tensor) -> Tensor:
@@ -82,7 +81,7 @@ class _Attention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def queries(self, x: Tensor) -> Tensor:
-        """(B, heads, tokens, 64), scaled; 1/8 is a power of two, so that scaling here or later is the same bits."""
+        """(B, heads, tokens, 64), scaled by 1/8, a power of two: scaling here or later gives the same bits."""
         channels = self.proj.in_features
         y = functional.linear(x, self.qkv.weight[:channels], self.qkv.bias[:channels])
         queries: Tensor = y.unflatten(2, (-1, HEAD_CHANNELS)).transpose(1, 2) * HEAD_CHANNELS**-0.5
@@ -96,7 +95,7 @@ class _Attention(nn.Module):
 
 
 def _attention(queries: Tensor, seen: KeysValues) -> Tensor:
-    """(B, tokens, channels) of queries (B, heads, tokens, 64)."""
+    """Attention of queries (B, heads, tokens, 64): (B, tokens, channels)."""
     weights = (queries @ seen.keys.transpose(2, 3)).softmax(3)
     return (weights @ seen.values).transpose(1, 2).flatten(2)
 
