@@ -1,4 +1,4 @@
-"""A generated drone's view with exact ground truth: the demo's scene, the benchmark's camera, training data."""
+"""Generated drone video with exact ground truth, for the demo, the latency benchmark and training."""
 
 from lighttrack_ros.media.scene.scene import DEFAULT_SEED, DURATION, HIDDEN, Scene, SceneFrame
 

@@ -1,4 +1,4 @@
-"""The drone's camera: a pinhole that trails its target, climbs, swings round it and shakes."""
+"""The drone's camera: a pinhole camera that follows its target, climbs, circles it and shakes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FIELD_OF_VIEW = math.radians(48)  # horizontal
 
 
 class SmoothNoise:
-    """A sum of sinusoids of random frequency and phase: a repeatable wobble, defined at any time.
+    """A sum of sinusoids of random frequency and phase: repeatable noise, defined at any time.
 
     Args:
-        rng: drawn from once, here.
+        rng: used only here.
         amplitude: standard deviation of the value.
         slow, fast: range of the frequencies, Hz.
     """
@@ -45,7 +45,7 @@ class View:
         rotation = np.stack([level, math.cos(roll) * down - math.sin(roll) * right, self.forward])
         self.width, self.height = width, height
         self.focal = 0.5 * width / math.tan(FIELD_OF_VIEW / 2)
-        # Pixel (0, 0) has its centre at (0, 0), as OpenCV counts.
+        # As in OpenCV, the centre of pixel (0, 0) is at (0, 0).
         intrinsic = np.array(
             [[self.focal, 0, (width - 1) / 2], [0, self.focal, (height - 1) / 2], [0, 0, 1]], np.float64
         )
@@ -58,7 +58,7 @@ class View:
         return homogeneous[:, :2] / np.where(np.abs(depth) < 1e-6, 1e-6, depth)[:, None], depth
 
     def sees(self, x: float, y: float, z: float, radius: float) -> bool:
-        """Whether any of a ball of `radius` metres may be in the image, not too close to the camera."""
+        """Whether a ball of `radius` metres may be partly in the image, and is not too close to the camera."""
         column, row, depth = (self.matrix @ (x, y, z, 1.0)).tolist()
         if depth < radius + 1:
             return False
@@ -72,10 +72,10 @@ class View:
 
 
 class Drone:
-    """Where the camera is at any time: trails a target's smoothed track.
+    """The camera's pose at any time: it follows a target's smoothed track.
 
     Args:
-        rng: drawn from once, here.
+        rng: used only here.
         track: time in seconds to the target's (x, y) in metres.
         azimuth: direction of view over the ground at the start, radians.
         altitudes: metres at the start, in the middle and at the end.
@@ -113,7 +113,7 @@ class Drone:
         reach = altitude / math.tan(self._elevation)
         ahead = np.array([math.cos(azimuth), math.sin(azimuth)])
         aside = np.array([-ahead[1], ahead[0]])
-        # A drone's follower lags: it aims at where the target was, evened out.
+        # A drone that follows lags behind: it aims at the mean of the target's last positions.
         lagged = np.mean([self._track(time - delay) for delay in (0.0, 0.2, 0.4, 0.6, 0.8)], axis=0)
         distance = math.hypot(altitude, reach)
         aim = lagged + distance * (self._wander[0](time) * aside + self._wander[1](time) * ahead)
@@ -129,5 +129,5 @@ class Drone:
 
 
 def _ease(value: float) -> float:
-    """0..1 to 0..1 with level ends."""
+    """Map 0..1 to 0..1 with zero slope at both ends."""
     return 0.5 - 0.5 * math.cos(math.pi * value)

@@ -1,4 +1,4 @@
-"""The picture under construction: blends things into it and keeps count of what still shows of the target."""
+"""The image being drawn: blends objects into it, and measures how much of the target stays visible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Sprite:
-    """A picture with soft edges, at several sizes.
+    """An image with soft edges, stored at several sizes.
 
     Args:
         colour: (n, n, 3) uint8 BGR, already multiplied by the opacity.
@@ -29,7 +29,7 @@ class Sprite:
             colour, opacity = _halved(colour), _halved(opacity)
 
     def placed(self, x: float, y: float, side: float) -> tuple[Pixels, Pixels, int, int]:
-        """Colour and transparency at a size of `side` pixels round (x, y), and their top-left corner."""
+        """Colour and transparency, scaled to `side` pixels and centred at (x, y), and their top-left corner."""
         level = 0
         while level + 1 < len(self._levels) and len(self._levels[level + 1][0]) >= side:
             level += 1
@@ -48,7 +48,7 @@ class Sprite:
 
 
 class Canvas:
-    """One frame being drawn, from the ground upwards.
+    """One frame being drawn, from the ground up.
 
     Attributes:
         image: (height, width, 3) uint8 BGR.
@@ -62,18 +62,18 @@ class Canvas:
 
     @property
     def target_visible(self) -> float:
-        """Share of the target's pixels (those outside the frame included) that can be seen, 0..1."""
+        """Visible share of the target's pixels, 0..1; pixels outside the frame count as not visible."""
         if self._target_opacity is None or self._target_shows is None:
             return 0.0
         return float(self._target_shows.sum(dtype=np.int64) / max(1, self._target_opacity.sum(dtype=np.int64)))
 
     def blend(self, colour: Pixels, transparency: Pixels, left: int, top: int) -> None:
-        """Lay a picture over the image.
+        """Blend a picture into the image.
 
         Args:
             colour: (h, w, 3), already multiplied by its opacity.
             transparency: (h, w, 3), 255 minus the opacity.
-            left, top: where; may lie outside.
+            left, top: its corner in the image; may lie outside.
         """
         part = _overlap(self.image, colour, left, top)
         if part is None:
@@ -85,7 +85,7 @@ class Canvas:
         self._hide_target(transparency, left, top)
 
     def blend_target(self, colour: Pixels, transparency: Pixels, left: int, top: int) -> None:
-        """`blend` the target itself: from here on, what is drawn over it is counted."""
+        """`blend` the target itself; what is drawn over it later reduces `target_visible`."""
         self.blend(colour, transparency, left, top)
         opacity = 255 - transparency[:, :, 0]
         shows = np.zeros_like(opacity)
@@ -112,12 +112,12 @@ class Canvas:
     def textured(
         self, texture: Pixels, to_image: NDArray[np.float64], outline: NDArray[np.float64], light: float
     ) -> None:
-        """Lay a texture over a convex outline of image points (N, 2).
+        """Draw a texture inside a convex outline of image points (N, 2).
 
         Args:
             texture: (h, w, 3) uint8 BGR, repeated beyond its edges.
             to_image: (3, 3) homography from texture pixels to image pixels.
-            light: brightness, 1 leaves it as it is.
+            light: brightness; 1 leaves the texture unchanged.
         """
         region = _bounds(outline, 1, self.image.shape)
         if region is None:
@@ -143,7 +143,7 @@ class Canvas:
 def solid(
     view: View, faces: list[tuple[NDArray[np.float64], tuple[float, float, float]]]
 ) -> tuple[Pixels, Pixels, int, int, NDArray[np.float64]] | None:
-    """Draw flat faces, in their order, finely enough to be smoothed.
+    """Draw flat faces in the given order, at a higher resolution if they are small, then smooth them.
 
     Args:
         faces: convex world polygons (N, 3) and their BGR colours.

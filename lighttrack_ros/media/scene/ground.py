@@ -90,7 +90,7 @@ class Ground:
         return np.asarray(image, np.uint8)
 
     def sunlit(self, x: float, y: float) -> float:
-        """0 in full shadow .. 1 in the sun, evened out over the size of a car."""
+        """0 in full shadow .. 1 in the sun, averaged over the size of a car."""
         column, row = round(x * _LIGHT_DENSITY), round(y * _LIGHT_DENSITY)
         height, width = self._sunlit.shape
         if 0 <= column < width and 0 <= row < height:
@@ -108,7 +108,7 @@ class _Painter:
         self.image: Pixels = np.empty((self._size, self._size, 3), np.uint8)
 
     def fields(self) -> None:
-        """Land in strips and blocks, each of one use."""
+        """Paint fields in strips and blocks."""
         rng = self._rng
         self.image[:] = self._palette[0]
         angle = rng.uniform(0, np.pi)
@@ -130,7 +130,7 @@ class _Painter:
         low = np.clip(points.min(axis=0) // 16, 0, self._size)
         high = np.clip(points.max(axis=0) // 16 + 1, 0, self._size)
         if use >= 1 and (high > low).all():
-            # Furrows, rows, mowing strips: all are stripes, of different width and strength.
+            # Furrows, rows and mowing strips are stripes of different width and strength.
             narrowest, depth = ((0.0, 0.0), (2.5, 7.0), (0.9, 16.0), (1.4, 9.0), (0.7, 13.0))[use]
             spacing = narrowest * rng.uniform(1.0, 1.6)
             mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
@@ -182,7 +182,7 @@ class _Painter:
             )
         verge = np.asarray(cv2.GaussianBlur(verge, (0, 0), 0.9 * coarse), np.uint8)
         ragged = sum(self._noise(self._side * cells, half) * 20 for cells in (0.2, 0.7, 2.5))
-        # Steep, not sharp: the verge thins out into the grass.
+        # A steep but not sharp edge: the verge fades into the grass.
         share = np.clip((verge.astype(np.float32) + ragged - 120) * 4, 0, 235).astype(np.uint8)
         self._paint(_GRAVEL, np.asarray(cv2.resize(share, (self._size, self._size)), np.uint8))
         for road in roads:
@@ -201,7 +201,7 @@ class _Painter:
                     self._polyline(self.image, road.line[start : start + dash], 0.15, _PAINT)
 
     def _wear(self, road: Road, mask: Pixels) -> None:
-        """Darker tyre tracks, oil, mended patches: what gives a plain road something to hold on to."""
+        """Paint tyre tracks, oil and mended patches, so that the road has texture."""
         rng = self._rng
         quarter = self._size // 2
         scale = self._density * quarter / self._size
@@ -231,7 +231,7 @@ class _Painter:
             cv2.polylines(self.image, [self._pixels(crack)], False, (66, 64, 62), 1, cv2.LINE_AA, 4)
 
     def shadows(self, trees: list[Tree], buildings: list[Building], bridge: Bridge, sun: Sun) -> Pixels:
-        """Darken what the trees, the houses and the bridge keep from the sun; returns the map of the sunlit."""
+        """Paint the shadows of trees, houses and the bridge; returns the map for `sunlit`."""
         rng = self._rng
         half = self._size // 2
         scale = self._density * half / self._size
@@ -265,7 +265,7 @@ class _Painter:
         return np.asarray(cv2.GaussianBlur(light, (0, 0), 1.0 * _LIGHT_DENSITY), np.uint8)
 
     def grain(self) -> None:
-        """Fine grit everywhere, so that nothing is flat from close by."""
+        """Add fine grain everywhere, so that no surface is flat from close by."""
         tile = self._rng.normal(0, 5.5, (512, 512, 1)) + self._rng.normal(0, 1.5, (512, 512, 3))
         tile = np.clip(tile, -60, 60).astype(np.int8)
         for row in range(0, self._size, 512):
@@ -274,7 +274,7 @@ class _Painter:
                 cv2.add(area, tile[: area.shape[0], : area.shape[1]], dst=area, dtype=cv2.CV_8U)
 
     def _paint(self, colour: tuple[float, ...], share: Pixels) -> None:
-        """Cover with one colour, mottled a little; `share` is how much, 0..255, at full size."""
+        """Cover with one slightly mottled colour; `share` is the opacity, 0..255, at full size."""
         tile = np.clip(self._rng.normal(0, 4.0, (256, 256, 1)) + np.array(colour), 0, 255).astype(np.uint8)
         covering = cv2.merge([share] * 3)
         for row in range(0, self._size, 256):
@@ -289,7 +289,7 @@ class _Painter:
                 cv2.add(area, paint, dst=area)
 
     def _noise(self, cells: float, size: int = 0) -> NDArray[np.float32]:
-        """Smooth noise of about unit strength with that many cells a side."""
+        """Smooth noise of about unit strength with `cells` cells per side."""
         size = size or self._size
         count = min(max(4, round(cells)), size)
         grid = self._rng.standard_normal((count, count), dtype=np.float32)

@@ -1,8 +1,8 @@
-"""The script of a generated scene: who drives where, what stands in the way, and one frame of it at a time.
+"""The script of a generated scene: where vehicles drive, what hides them, and how a frame is drawn.
 
-A drone follows a vehicle for ten seconds: it takes a turn, grows and shrinks as the drone climbs, drives
-past trees that hide part of it, meets a vehicle that looks just like it, and passes under a bridge that
-hides all of it for a moment. Everything is drawn from the seed; the truth is the projected model, exact.
+A drone follows a vehicle for ten seconds. The vehicle takes a turn, changes size in the image as the drone climbs,
+is partly hidden by trees, meets a vehicle that looks the same, and is fully hidden by a bridge for a moment. The
+seed determines everything. The ground truth is exact: it is the projected model.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from lighttrack_ros.media.scene.things import (
 
 DEFAULT_SEED = 20
 DURATION = 10.0  # seconds
-HIDDEN = 0.15  # a target of which less than this share shows counts as not visible
+HIDDEN = 0.15  # a target with a smaller visible share counts as not visible
 _WORLD = 200.0  # side, metres
 _STEP = 0.25  # metres between samples of a road
 _EXPOSURE = 1 / 120  # seconds
@@ -44,13 +44,13 @@ _TURN, _MEETING, _BRIDGE = 2.6, 5.0, 7.2
 
 @dataclass(frozen=True)
 class SceneFrame:
-    """One frame and the truth about it.
+    """One frame and its ground truth.
 
     Attributes:
         image: (height, width, 3) uint8, BGR.
-        box: the target's exact bounds, cut at the frame's edge: what hides it makes it no smaller.
-        visible: share of the target's pixels that can be seen, 0..1.
-        look_alike: bounds of the vehicle that looks the same, likewise; None while it is out of view.
+        box: the target's exact bounds, cut at the frame's edge; includes hidden parts.
+        visible: visible share of the target's pixels, 0..1.
+        look_alike: the same bounds of the vehicle that looks like the target; None while it is out of view.
     """
 
     image: Pixels
@@ -60,15 +60,15 @@ class SceneFrame:
 
     @property
     def truth(self) -> Box | None:
-        """The box, or None where too little of the target shows to call it visible."""
+        """The box; None if the target counts as not visible."""
         return self.box if self.visible >= HIDDEN else None
 
 
 class Scene:
-    """A scene of ten seconds; frames can be drawn in any order, each always the same.
+    """A scene of ten seconds; frames can be drawn in any order, and are always the same.
 
     Args:
-        seed: another seed is another place, time of day, vehicle, flight.
+        seed: determines place, time of day, vehicles and flight.
         width, height: pixels.
         fps: frames a second.
 
@@ -96,7 +96,7 @@ class Scene:
         altitudes = (altitude, altitude * rng.uniform(0.66, 0.8), altitude * rng.uniform(1.15, 1.4))
         self._drone = Drone(rng, self._target_at, azimuth, altitudes, DURATION)
         self._furnish(rng, azimuth)
-        # The frame's own pixels, not more, decide how finely the ground is painted.
+        # The ground is painted as finely as the frame's pixels need.
         density = 14.0 if max(width / 640, height / 480) < 1.4 else 18.0
         self._ground = Ground(rng, _WORLD, density, self._roads, self._trees, self._buildings, self._bridge, self._sun)
         self._gain = rng.uniform(0.94, 1.06)
@@ -133,23 +133,23 @@ class Scene:
         return self._track.position(self._track.travelled(time), -LANE)
 
     def _cast(self, rng: np.random.Generator) -> None:
-        """The vehicles: the target, its look-alike that comes the other way, and other traffic."""
+        """Choose the vehicles: the target, its look-alike, which comes towards it, and other traffic."""
         self._target = random_vehicle(rng, ("sedan", "hatchback", "suv", "pickup", "van"))
         self._look_alike = Vehicle(
             self._target.length, self._target.width, self._target.height, self._target.kind, self._target.paint
         )
         meeting = self._track.travelled(_MEETING + rng.uniform(-0.3, 0.3))
         speed = rng.uniform(6, 9)
-        # (vehicle, where on the road at time zero, speed along it): negative speeds come towards the target.
+        # (vehicle, place on the road at time zero, speed along it); negative speeds come towards the target.
         self._oncoming = [(self._look_alike, meeting + speed * _MEETING, -speed)]
-        # More of them right behind it and long after: not at the bridge, where one would take the target's place.
+        # One follows it closely, one much later; none at the bridge, where it could be taken for the target.
         for gap in (rng.uniform(12, 16), rng.uniform(68, 85)):
             self._oncoming.append((random_vehicle(rng), meeting + speed * _MEETING + gap, -speed))
         self._oncoming.append((random_vehicle(rng), self._track.travelled(0.0) + rng.uniform(20, 45), -speed))
         self._ahead = [(random_vehicle(rng), rng.uniform(20, 30)), (random_vehicle(rng), -rng.uniform(16, 24))]
 
     def _furnish(self, rng: np.random.Generator, azimuth: float) -> None:
-        """Roads, the bridge, houses, parked cars, and trees: some where they will hide the target for a moment."""
+        """Place roads, the bridge, houses, parked cars and trees; some trees hide the target for a moment."""
         track = self._track
         self._roads = [*track.side_roads(rng), Road(track.line)]
         middle = track.position(track.travelled(_BRIDGE), 0.0)
@@ -189,7 +189,7 @@ class Scene:
             height = radius * rng.uniform(1.0, 1.35) + 1.2
             trees.append(Tree(float(spot[0]), float(spot[1]), radius, height, int(rng.integers(6))))
 
-        # Beside the road, on the camera's side, just so high that part of the target passes behind the crown.
+        # Beside the road, on the camera's side, with a height that makes the crown hide part of the target.
         for time in (1.1, 3.7, 9.0):
             time += rng.uniform(-0.3, 0.3)
             place = self._track.travelled(time)
@@ -248,7 +248,7 @@ class Scene:
         return bounds[id(self._target)], bounds.get(id(self._look_alike))
 
     def _draw_standing(self, canvas: Canvas, view: View) -> None:
-        """Houses, trees and the bridge: what lies beyond the bridge, the bridge, what lies before it."""
+        """Draw houses, trees and the bridge: first what lies beyond the bridge, then the bridge, then the rest."""
         bridge, sun = self._bridge, self._sun
         camera_side = math.copysign(1.0, float(bridge.side(view.position[None, :2])[0]))
         tree_sides = bridge.side(np.array([(tree.x, tree.y) for tree in self._trees])) * camera_side
@@ -263,7 +263,7 @@ class Scene:
             draw_trees(canvas, view, trees, self._sprites)
 
     def _expose(self, image: Pixels, view: View, time: float, index: int) -> Pixels:
-        """What the sensor makes of it: motion blur, exposure, noise."""
+        """Simulate the sensor: motion blur, exposure, noise."""
         later = self._drone.view(time + _EXPOSURE, self.width, self.height)
         aim = view.position + view.forward * (view.position[2] / max(0.2, -float(view.forward[2])))
         before, after = view.project(aim[None])[0][0], later.project(aim[None])[0][0]
@@ -276,7 +276,7 @@ class Scene:
 
 
 class _Track:
-    """The road that the target takes, and how far along it is at any time."""
+    """The target's road, and the target's place on it at any time."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         direction = rng.choice([-1.0, 1.0])
@@ -294,19 +294,19 @@ class _Track:
         sway = 0.010 * np.sin(2 * np.pi * (places - self._turn_end) / rng.uniform(55, 80)) * -direction
         curvature = np.where((places > self._turn_start) & (places < self._turn_end), turn / bend, 0.55 * sway)
         curvature = np.where((places < lead - 10) | (places > total - 70), 0.0, curvature)
-        # Clothoids: steering takes time.
+        # Smooth the curvature (clothoids), because steering takes time.
         kernel = np.hanning(25)
         curvature = np.convolve(curvature, kernel / kernel.sum(), mode="same")
         headings = np.cumsum(curvature) * _STEP
         headings += rng.uniform(0, 2 * np.pi)
         line = np.cumsum(np.column_stack([np.cos(headings), np.sin(headings)]) * _STEP, axis=0)
-        # The part that is driven lies in the middle of the world.
+        # Put the part on which the target drives into the middle of the world.
         driven = line[int(lead / _STEP) : int((lead + self._speed * DURATION) / _STEP)]
         line += _WORLD / 2 - (driven.min(axis=0) + driven.max(axis=0)) / 2
         self.line = line
         self.length = total
         self._headings = headings
-        # Slower in the turn: distance over time, tabulated once.
+        # Distance over time, slower in the turn, tabulated once.
         self._times = np.arange(-2.0, DURATION + 2.0, 0.02)
         place = lead - 2.0 * self._speed
         travelled = []
@@ -352,7 +352,7 @@ class _Track:
 
 
 class _Taken:
-    """Where nothing may be put: roads, under the bridge, houses."""
+    """Areas where nothing may be placed: roads, the bridge, houses."""
 
     def __init__(self, roads: list[Road], bridge: Bridge) -> None:
         self._bridge = bridge
@@ -462,7 +462,7 @@ def _distance(view: View, building: Building) -> float:
 
 
 def _inside(bounds: NDArray[np.float64] | None, width: int, height: int) -> Box | None:
-    """Bounds between pixel centres to a box in pixels, cut at the frame's edge; None outside it."""
+    """Bounds in pixel-centre coordinates to a box cut at the frame's edge; None if it is outside the frame."""
     if bounds is None:
         return None
     x0, y0 = max(0.0, float(bounds[0]) + 0.5), max(0.0, float(bounds[1]) + 0.5)
@@ -471,7 +471,7 @@ def _inside(bounds: NDArray[np.float64] | None, width: int, height: int) -> Box 
 
 
 def _smeared(image: Pixels, motion: NDArray[np.float64]) -> Pixels:
-    """Blur along the camera's own motion during the exposure, pixels."""
+    """Blur along the camera's motion during the exposure, in pixels."""
     length = float(np.hypot(*motion))
     if length < 0.7:
         return image

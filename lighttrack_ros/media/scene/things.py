@@ -1,4 +1,4 @@
-"""What stands on the ground: vehicles, trees, buildings and the bridge, as models in metres."""
+"""Models, in metres, of what stands on the ground: vehicles, trees, buildings and the bridge."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Sun:
         return self.ambient + self.direct * sunlit * max(0.0, float(normal @ self.toward))
 
     def shift(self, height: float) -> NDArray[np.float64]:
-        """How far over the ground the shadow of a point at `height` falls, (2,) metres."""
+        """Offset on the ground of the shadow of a point at `height`, (2,) metres."""
         return np.asarray(-self.toward[:2] / self.toward[2] * height, np.float64)
 
 
@@ -230,7 +230,7 @@ def _car(vehicle: Vehicle, cabin: tuple[float, float, float, float], belt: float
     faces += _wheels(vehicle, 0.33, (-0.31, 0.31)) + _lights(vehicle, 0.5 * (0.5 + belt))
     cabin_back, cabin_front, roof_back, roof_front = (share * length for share in cabin)
     seam = _lit(paint, 0.72)
-    # The bonnet's edge and the tailgate's: thin seams that make the shape readable from above.
+    # Edges of bonnet and tailgate: thin seams that show the shape from above.
     faces.append(
         _patch((cabin_front + 0.10, 0, belt + 0.005), (0.03, 0, 0), (0, half * 0.8, 0), (0, 0, 1), seam),
     )
@@ -402,7 +402,7 @@ def tree_sprite(rng: np.random.Generator, leaf: Colour, light: NDArray[np.float6
         ragged = 0.88 + 0.07 * math.sin(3 * angle + lobes[0]) + 0.05 * math.sin(5 * angle + lobes[1])
         out = math.sqrt(1 - height**2) * ragged * math.sqrt(rng.uniform(0.8, 1.0))
         normal = np.array([out * math.cos(angle), out * math.sin(angle), height])
-        # Small hollows all over the crown: the sun reaches some clumps and not their neighbours.
+        # Small hollows all over the crown: the sun reaches only some clumps.
         lit = brightness * (0.46 + 0.66 * max(0.0, float(normal @ light)) + rng.normal(0, 0.085))
         tint = 1 + rng.normal(0, 0.045, 3)
         shade = tuple(float(np.clip(channel * lit * part, 4, 250)) for channel, part in zip(leaf, tint, strict=True))
@@ -568,7 +568,7 @@ class Bridge:
         origin = np.array([self.x, self.y])
         edges = [origin - aside * self.width / 2, origin + aside * self.width / 2]
         near = min(edges, key=lambda edge: float(np.linalg.norm(edge - view.position[:2])))
-        # In strips, so that those behind the camera can be left out.
+        # Drawn in strips, so that strips behind the camera can be left out.
         strip = 12.0
         starts = np.arange(-self.reach, self.reach, strip)
         outward = near - origin
@@ -593,7 +593,7 @@ class Bridge:
             if depth.min() > 2 and _in_view(points, view):
                 visible.append(points)
         if visible:
-            # One polygon: seams between strips would let the ground shine through.
+            # One polygon, because the ground would show through seams between strips.
             hull = cv2.convexHull(np.concatenate(visible).astype(np.float32))[:, 0].astype(np.float64)
             canvas.textured(self.deck, to_image, hull, light)
 
