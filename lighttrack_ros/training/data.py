@@ -1,4 +1,4 @@
-"""Pictures with boxes, decoded once into one block of memory: videos, photos, generated scenes."""
+"""Training pictures with boxes, decoded once: videos, photos, clips, generated scenes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from lighttrack_ros.media.sequences import find_sequences
 
 @dataclass(frozen=True)
 class Picture:
-    """One decoded picture and what is known of it.
+    """One decoded picture and its annotated boxes.
 
     Attributes:
         pixels: (height, width, 3) uint8, R, G, B.
-        boxes: of a photo any number of things; of a video's frame the one target (none where it is not visible).
+        boxes: any number of objects in a photo; in a video's frame the target, or none if it is not visible.
     """
 
     pixels: NDArray[np.uint8]
@@ -50,7 +50,8 @@ def read_videos(folder: Path, exclude: Iterable[str] = (), include: Iterable[str
         side: pictures with a longer side are shrunk to it.
 
     Raises:
-        LightTrackError: no video there, a name unknown, a file that cannot be read, counts that differ.
+        LightTrackError: no video in the folder, an unknown name, an unreadable file, or unequal numbers of frames and
+            boxes.
     """
     if not folder.is_dir():
         raise LightTrackError(f"{folder}: no such folder of videos")
@@ -76,16 +77,17 @@ def read_videos(folder: Path, exclude: Iterable[str] = (), include: Iterable[str
 
 
 def read_clips(folder: Path, cache: Path, exclude: Iterable[str] = (), every: int = 3, side: int = 512) -> list[Clip]:
-    """Every labelled video `folder/NAME/clip.mp4` with `groundtruth.txt` beside it, of which each `every`-th frame.
+    """Each `every`-th frame of every labelled video `folder/NAME/clip.mp4` with `groundtruth.txt` beside it.
 
-    A video is decoded once into `cache`; its frames are then mapped from there and take memory only while used.
+    A video is decoded once into `cache`; its frames are memory-mapped from there and take memory only while used.
 
     Args:
         exclude: names to leave out.
         side: frames with a longer side are shrunk to it.
 
     Raises:
-        LightTrackError: no clip there, a name unknown, a clip without truth or that cannot be decoded.
+        LightTrackError: no clip in the folder, an unknown name, a clip without ground truth, or one that cannot be
+            decoded.
     """
     clips = []
     for sequence in find_sequences(folder, skip=exclude):
@@ -116,7 +118,7 @@ def read_clips(folder: Path, cache: Path, exclude: Iterable[str] = (), every: in
 
 
 def _decode(frames: Iterable[NDArray[np.uint8]], every: int, side: int, target: Path) -> None:
-    """Each `every`-th frame as (frames, height, width, 3) uint8 R, G, B, in a file that is whole or not there."""
+    """Save each `every`-th frame as (frames, height, width, 3) uint8 R, G, B; the file is written atomically."""
     kept = [_shrunk(image, side)[0][:, :, ::-1] for index, image in enumerate(frames) if index % every == 0]
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")
@@ -126,10 +128,10 @@ def _decode(frames: Iterable[NDArray[np.uint8]], every: int, side: int, target: 
 
 
 def read_photos(folder: Path, side: int = 512) -> list[Clip]:
-    """Every photo of `folder/boxes.csv` (columns file, x, y, w, h; several rows a photo).
+    """Every photo of `folder/boxes.csv` (columns file, x, y, w, h; several rows per photo).
 
     Raises:
-        LightTrackError: no such table, a photo missing, a number that is none.
+        LightTrackError: the table or a photo is missing, or a value is not a number.
     """
     table = folder / "boxes.csv"
     if not table.is_file():
@@ -145,9 +147,9 @@ def read_photos(folder: Path, side: int = 512) -> list[Clip]:
 
 
 def generate_scenes(count: int, seed: int, side: int = 512) -> list[Clip]:
-    """Clips of the project's own generated drone views, none of them the demo's; 24 frames each.
+    """Clips of generated drone video, 24 frames each, with other seeds than the demo's.
 
-    Half of the frames are spread over the scene, half fall about where the look-alike passes the target.
+    Half of the frames are spread over the scene; in the other half the look-alike passes the target.
     """
     times = sorted([*np.linspace(0, 0.98 * DURATION, 12), *np.linspace(4.5, 5.9, 12)])
     clips = []
@@ -166,8 +168,8 @@ class Library:
     """All pictures, on the device where pairs are made.
 
     Attributes:
-        pixels: of each picture (3, height, width) uint8; on the CPU views of what the clips hold.
-        means: (N, 3, 1, 1) float32, the mean colours, which paint what lies outside a picture.
+        pixels: of each picture (3, height, width) uint8; on the CPU views of the clips' pixels.
+        means: (N, 3, 1, 1) float32, the mean colours, with which crops are filled outside a picture.
         sizes: width and height of each picture.
         boxes: of each picture.
         clips: of each clip the range of its pictures.
@@ -208,7 +210,7 @@ def _picture(path: Path, boxes: list[list[float]], side: int) -> Picture:
 
 
 def _shrunk(image: NDArray[Any], side: int) -> tuple[NDArray[np.uint8], float]:
-    """A picture whose longer side is at most `side`, and by how much it was scaled."""
+    """A picture shrunk to a longer side of at most `side`, and the scale."""
     scale = min(1.0, side / max(image.shape[:2]))
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

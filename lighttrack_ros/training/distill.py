@@ -1,4 +1,4 @@
-"""What a teacher says of a batch of pairs, and the cache that keeps it on disk."""
+"""Label a batch of pairs with a teacher's outputs, and cache pairs and labels on disk."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lighttrack_ros.training.pairs import Batch, PairSource
 
 
 class Labeller(Protocol):
-    """Says of pairs what a student is to learn besides their boxes.
+    """Makes a student's targets for pairs, in addition to their boxes.
 
     Attributes:
-        kind: what it returns: a NamedTuple of tensors, first dimension the pair.
+        kind: type of the targets: a NamedTuple of tensors with the pair as first dimension.
     """
 
     kind: Any
@@ -30,7 +30,7 @@ class Labeller(Protocol):
 
 
 def moved(targets: Any, device: torch.device) -> Any:
-    """A labeller's answer, float32, on a device."""
+    """A labeller's targets as float32 on a device."""
     return type(targets)(*(tensor.to(device, non_blocking=True).float() for tensor in targets))
 
 
@@ -77,16 +77,16 @@ class Teacher:
 
 
 class Supply(torch.utils.data.Dataset[tuple[Batch, Any]]):
-    """Pairs with a labeller's targets (or None), made on demand; with a cache folder each is made once.
+    """Pairs with a labeller's targets (or None), made on demand; with a cache folder each is made only once.
 
     Args:
         source: draws the pairs.
         teacher: labels them, or None.
-        folder: where pairs and targets are kept (0.3 MB a pair of 256 px), or None.
-        count: pairs that there are.
+        folder: cache of pairs and targets (0.3 MB per pair of 256 px), or None.
+        count: number of pairs.
 
     Raises:
-        LightTrackError: the folder holds the cache of other pairs.
+        LightTrackError: the folder contains the cache of other pairs.
     """
 
     def __init__(self, source: PairSource, teacher: Labeller | None, folder: Path | None, count: int) -> None:
@@ -112,7 +112,7 @@ class Supply(torch.utils.data.Dataset[tuple[Batch, Any]]):
 
 
 class _Cache:
-    """One file a field, row i for pair i, and a file of flags that is written last."""
+    """One file per field, with row i for pair i, and a file of flags; a pair's flag is written last."""
 
     def __init__(self, folder: Path, count: int, source: PairSource, kind: Any) -> None:
         self._folder, self._count, self._kind = folder, count, kind
@@ -165,6 +165,6 @@ class _Cache:
         path = self._folder / f"{name}.bin"
         (self._folder / f"{name}.json").write_text(json.dumps([shape, kind]))
         if not path.is_file():
-            with path.open("ab") as file:  # sparse: takes no room before it is written
+            with path.open("ab") as file:  # sparse: takes no disk space before it is written
                 file.truncate(int(np.prod(shape)) * np.dtype(kind).itemsize)
         return np.memmap(path, np.dtype(kind), "r+", shape=shape)

@@ -1,4 +1,4 @@
-"""Training of DyTrack: first all exits together, the early ones learning from the last; then the decisions alone."""
+"""Training of DyTrack: first all exits together, where early exits learn from the last; then only the decisions."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from lighttrack_ros.training.pairs import Batch, PairSource
 from lighttrack_ros.training.recipe import DyTrackSettings, Recipe
 from lighttrack_ros.training.trainer import Objective
 
-_FIRST_WEIGHT = 0.4  # of the first exit's losses; the last has 1, those between lie between
-_TEACHER_SIZES = 96, 192  # to which the teacher's crops are enlarged: it knows 128 and 256, but a pair costs twice that
+_FIRST_WEIGHT = 0.4  # of the first exit's losses; rises linearly to 1 at the last exit
+_TEACHER_SIZES = 96, 192  # sides of the teacher's crops; its usual 128 and 256 would double the time of a pair
 
 
 def prepare(recipe: Recipe, source: PairSource, device: torch.device) -> tuple[Objective, Labeller | None]:
-    """The student with its losses, and what labels its pairs, on `device`.
+    """The student with its losses, and the labeller of its pairs, on `device`.
 
     Raises:
         LightTrackError: the architecture or a checkpoint does not fit.
@@ -70,10 +70,11 @@ def prepare(recipe: Recipe, source: PairSource, device: torch.device) -> tuple[O
 
 
 def start_from_pictures(network: DyTrack, images: Tensor) -> None:
-    """Better than random, where there are no weights to start from.
+    """Initialise a network without pretrained weights better than at random.
 
-    Patches become their whitened principal components, positions waves, and keys equal queries, so that from the
-    first step a token attends to what looks like it (after Trockman and Kolter's mimetic initialisation, ICML 2023).
+    Patch embeddings become whitened principal components of the patches, position tables become waves, and keys equal
+    queries, so that from the first step a token attends to similar tokens (after Trockman and Kolter's mimetic
+    initialisation, ICML 2023).
 
     Args:
         images: (B, 3, side, side), normalised.
@@ -89,7 +90,7 @@ def start_from_pictures(network: DyTrack, images: Tensor) -> None:
         network.patch_embed.proj.bias = nn.Parameter(-(weights @ mean))
         for table in (network.pos_embed_template, network.pos_embed_search):
             table.copy_(0.3 * _waves(table.shape[1], table.shape[2]))
-        network.pos_embed_template.add_(0.3 * torch.randn(network.architecture.channels))  # tells templates apart
+        network.pos_embed_template.add_(0.3 * torch.randn(network.architecture.channels))  # marks template tokens
         for block in network.blocks:
             queries, keys, _ = block.attn.qkv.weight.chunk(3)
             nn.init.normal_(queries, std=0.04)
@@ -97,12 +98,12 @@ def start_from_pictures(network: DyTrack, images: Tensor) -> None:
 
 
 class Exits(Objective):
-    """Losses of every exit, and with `distillation` what the early exits learn from the last one.
+    """Losses of every exit; with `distillation` also those of the early exits against the last one.
 
     The decisions are not trained here.
 
     Args:
-        teacher_channels: of the features of a `FeatureTeacher`; 0: there is none.
+        teacher_channels: number of channels of a `FeatureTeacher`'s features; 0: there is no such teacher.
     """
 
     def __init__(self, network: DyTrack, settings: DyTrackSettings, teacher_channels: int) -> None:
@@ -146,7 +147,7 @@ class Exits(Objective):
         return losses | {f"iou_{k}": mean for k, mean in enumerate(_mean(overlaps, seen[:, None]))}
 
     def _teacher_loss(self, outputs: list[Output], targets: Features) -> Tensor:
-        """Each exit's tokens tell, through a linear map, the features that the teacher has there."""
+        """Each exit's tokens predict, through a linear layer, the teacher's features at the same place."""
         losses = []
         for reader, output in zip(self.readers, outputs, strict=True):
             for tokens, wanted in ((output.passed.tokens, targets.search), (output.template, targets.template)):
@@ -164,7 +165,7 @@ class Exits(Objective):
 
 
 class Decisions(Objective):
-    """Losses of the decisions; everything else stays as it is, so what they decide on is worked out once a pair."""
+    """Losses of the decisions. Everything else is frozen, so the decisions' inputs are computed once per pair."""
 
     def __init__(self, network: DyTrack) -> None:
         super().__init__(network)
@@ -186,11 +187,11 @@ class Decisions(Objective):
 
 
 class Judgement(NamedTuple):
-    """What there is to decide on of B pairs.
+    """Inputs and targets of the decisions on B pairs.
 
     Attributes:
         facts: (B, exits, 2 exit channels + 2), see `Prediction`.
-        overlap: (B, exits) of each exit's box with the true one; 0 where the target is not there.
+        overlap: (B, exits), of each exit's box with the true box; 0 if the search crop does not show the target.
     """
 
     facts: Tensor
@@ -198,7 +199,7 @@ class Judgement(NamedTuple):
 
 
 class FrozenNetwork:
-    """Works out what the decisions are to learn from."""
+    """Computes the decisions' inputs and targets with a frozen copy of the network."""
 
     kind = Judgement
 
@@ -214,7 +215,7 @@ class FrozenNetwork:
 
 
 class Output(NamedTuple):
-    """Of one stage: what it passes on, its exit's answer, and the template's tokens there."""
+    """Of one stage: what it passes on, its exit's prediction, and the template's tokens after it."""
 
     passed: Passed
     prediction: Prediction
@@ -229,7 +230,7 @@ def run_stages(network: DyTrack, batch: Batch) -> Iterator[Output]:
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Over the pairs, by weight; 0 where no pair has any."""
+    """Weighted mean over the pairs; 0 if all weights are 0."""
     return (values * weight).sum(0) / weight.sum().clamp_min(1)
 
 
@@ -241,7 +242,7 @@ def _identity(channels: int) -> nn.Linear:
 
 
 def _waves(count: int, channels: int) -> Tensor:
-    """(count, channels): sines and cosines of the place on a square grid row by row."""
+    """(count, channels): sines and cosines of the position on a square grid, row by row."""
     side = math.isqrt(count)
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     rates = 10 ** -torch.linspace(0, 2, channels // 4)

@@ -1,7 +1,7 @@
-"""DyTrack's losses: boxes at an exit, what early exits learn from the last, and what the decisions learn.
+"""DyTrack's losses: of an exit's boxes, of early exits against the last, and of the decisions.
 
-Boxes are (B, 4) centre x, centre y, width, height in sides of the search crop; B pairs, n cells along a side.
-The design is docs/dytrack.md's; OSTrack's losses stand behind those of a single exit.
+Boxes are (B, 4) centre x, centre y, width, height in units of the search crop's side; B pairs, n cells along a side.
+docs/dytrack.md describes the design; the losses of a single exit are OSTrack's.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from lighttrack_ros.networks.dytrack import Prediction
 from lighttrack_ros.training.pairs import Batch
 
 _TEMPERATURE = 0.1  # of the similarities of search and template tokens
-_LEAST_SPREAD = 0.05  # of the mask, in sides of the search crop
-_TRUSTED = 0.5  # overlap from which the last exit is worth imitating
-_AS_GOOD = 0.05  # overlap that going on must gain to be worth it
+_LEAST_SPREAD = 0.05  # of the mask, in units of the search crop's side
+_TRUSTED = 0.5  # with less overlap the last exit is not imitated
+_AS_GOOD = 0.05  # with a smaller gain of overlap it is not worth going on to the last exit
 
 
 def true_box(batch: Batch) -> tuple[Tensor, Tensor]:
-    """The true boxes, and (B,) 1 where the target's centre lies in the search crop."""
+    """The true boxes, and (B,) 1 if the target's centre lies in the search crop, else 0."""
     corners = batch.box / batch.search.shape[-1]
     centre, size = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     inside = ((centre >= 0) & (centre < 1)).all(1)
@@ -36,11 +36,11 @@ def true_box(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def exit_losses(prediction: Prediction, box: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Focal loss of the centre map, and 2 GIoU + 5 L1 of the boxes of the cells about the centre.
+    """Focal loss of the centre map, and 2 GIoU + 5 L1 of the boxes of the cells around the centre.
 
     Args:
         prediction: of the exit.
-        box, seen: see `true_box`; without a target the whole map is to be empty.
+        box, seen: see `true_box`; without a target the whole map should be 0.
     """
     logits = prediction.centre_logits.float()
     heat = _heat(box, logits.shape[-1])[:, None] * seen[:, None, None, None]
@@ -57,10 +57,10 @@ def exit_losses(prediction: Prediction, box: Tensor, seen: Tensor) -> tuple[Tens
 
 
 def target_mask(box: Tensor, n: int) -> Tensor:
-    """(B, n * n) how near each search token is to the target: 1 at its centre, falling like a Gaussian.
+    """(B, n * n), a Gaussian of each search token's distance from the target: 1 at its centre.
 
-    Its spread along a side is half of the box's; tokens outside the crop do not exist, so a box that lies
-    partly outside has a smaller sum.
+    Its standard deviation is half the box's side. Tokens exist only inside the crop, so a box that lies partly outside
+    has a smaller sum.
     """
     away_x, away_y = _away(box, n)
     spread = (box[:, 2:] / 2).clamp_min(_LEAST_SPREAD)
@@ -70,10 +70,10 @@ def target_mask(box: Tensor, n: int) -> Tensor:
 
 
 def imitation(early: Tensor, last: Tensor, mask: Tensor) -> Tensor:
-    """L_feat, (B,): how far an early exit's tokens are from the last's, about the target.
+    """L_feat, (B,): distance of an early exit's tokens from the last exit's, around the target.
 
     Args:
-        early: (B, n * n, channels), projected; the gradient goes here.
+        early: (B, n * n, channels), projected; gets the gradient.
         last: (B, n * n, channels); gets none.
         mask: see `target_mask`.
     """
@@ -83,7 +83,7 @@ def imitation(early: Tensor, last: Tensor, mask: Tensor) -> Tensor:
 
 
 def relation(early: tuple[Tensor, Tensor], last: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-    """L_rel, (B,): how differently the search tokens about the target match the template's tokens.
+    """L_rel, (B,): difference between two exits' matches of the search tokens around the target with the template.
 
     Args:
         early, last: search and template tokens (B, tokens, channels) of an exit; the last gets no gradient.
@@ -95,12 +95,12 @@ def relation(early: tuple[Tensor, Tensor], last: tuple[Tensor, Tensor], mask: Te
 
 
 def worth_imitating(early: Tensor, last: Tensor) -> Tensor:
-    """(B,) 1 where the last exit found the target, and better than the early one; of their overlaps (B,)."""
+    """(B,) 1 if the last exit found the target, and at least as well as the early one; arguments are overlaps (B,)."""
     return ((last >= _TRUSTED) & (early <= last)).float()
 
 
 def decision_loss(quality: Tensor, overlap: Tensor) -> Tensor:
-    """Each exit is to foretell its overlap with the truth; those before the last also whether going on is of no use.
+    """Error of each exit's predicted overlap; exits before the last also predict that going on is not worth it.
 
     Args:
         quality, overlap: (B, exits).
@@ -108,7 +108,7 @@ def decision_loss(quality: Tensor, overlap: Tensor) -> Tensor:
     loss = smooth_l1_loss(quality, overlap, beta=0.1)
     if overlap.shape[1] > 1:
         enough = (overlap[:, -1:] - overlap[:, :-1] < _AS_GOOD).float()
-        # A small share: where exits differ little it is nearly always so, and would drive the quality to 1.
+        # A small share: if exits differ little, the label is nearly always 1 and would drive the quality to 1.
         loss = loss + 0.1 * binary_cross_entropy(quality[:, :-1], enough)
     return loss
 
@@ -126,7 +126,7 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _areas(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the intersection, the union and the smallest box that holds both."""
+    """Areas of the intersection, of the union, and of the smallest box around both."""
     a_low, a_high = a[..., :2] - a[..., 2:] / 2, a[..., :2] + a[..., 2:] / 2
     b_low, b_high = b[..., :2] - b[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2
     intersection = (torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)).clamp_min(0).prod(-1)
@@ -135,7 +135,7 @@ def _areas(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _boxes(prediction: Prediction) -> Tensor:
-    """(B, 4, cells), the box that each cell says."""
+    """(B, 4, cells), the box of each cell."""
     n = prediction.offset.shape[-1]
     at = torch.arange(n, device=prediction.offset.device)
     rows, columns = torch.meshgrid(at, at, indexing="ij")
@@ -144,7 +144,7 @@ def _boxes(prediction: Prediction) -> Tensor:
 
 
 def _heat(box: Tensor, n: int) -> Tensor:
-    """(B, n, n), 1 in the cell of the centre, and falling with the distance from it by the size of the box."""
+    """(B, n, n), a Gaussian around the centre's cell, where it is 1; its width follows the size of the box."""
     at = torch.arange(n, device=box.device)
     cell = (box[:, :2] * n).floor()
     spread = (box[:, 2:] * n / 6).clamp_min(0.6)
@@ -154,7 +154,7 @@ def _heat(box: Tensor, n: int) -> Tensor:
 
 
 def _away(box: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """(B, n) twice: of the columns' and the rows' middles from the box's centre, in sides of the crop."""
+    """(B, n) each: offsets of the columns' and the rows' middles from the box's centre, in units of the crop's side."""
     at = (torch.arange(n, device=box.device) + 0.5) / n
     return at - box[:, :1], at - box[:, 1:2]
 

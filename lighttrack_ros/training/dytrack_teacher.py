@@ -1,4 +1,4 @@
-"""What a trained LightTrack says of the pictures: dense features, so that a transformer starts by learning to see."""
+"""A trained LightTrack as a feature teacher: dense targets for a transformer without pretrained weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lighttrack_ros.training.pairs import Batch
 
 
 class Features(NamedTuple):
-    """Of B pairs, row by row, a vector per token of the student.
+    """The teacher's features of B pairs: a vector for each token of the student, row by row.
 
     Attributes:
         template: (B, template tokens, channels).
@@ -28,7 +28,7 @@ class Features(NamedTuple):
 
 
 class FeatureTeacher:
-    """A LightTrack's features behind its neck; it sees the student's crops enlarged to the sizes it knows."""
+    """Gives a LightTrack's features after its neck, for the student's crops enlarged to the given sizes."""
 
     kind = Features
 

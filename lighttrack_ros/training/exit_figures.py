@@ -1,6 +1,6 @@
-"""What a trained DyTrack's exits save, what they lose, and when they are taken.
+"""Figures of a trained DyTrack's exits: time saved, accuracy lost, and on which frames they are taken.
 
-Times are means over the frames of one run in which all ways take turns on every frame; see `evaluation.exits`.
+Times are means over the frames of one run in which all variants run interleaved; see `evaluation.exits`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from lighttrack_ros.networks.dytrack import Architecture, DyTrack, Passed
 from lighttrack_ros.trackers.dytrack import DyTrackTracker
 
 Figures = dict[str, Any]
-_ENOUGH = 0.05  # of overlap that going on must gain, for the oracle that knows
-_GOOD = 0.7  # overlap that a decision is to tell from less
+_ENOUGH = 0.05  # the oracle goes on only for a larger gain of overlap
+_GOOD = 0.7  # AUROC: whether a decision separates larger overlaps from smaller ones
 
 
 def exit_figures(model: Model, other: Model | None, sequences: Sequence[Any], threads: int) -> Figures:
-    """What each exit and mode of a DyTrack saves and loses on labelled sequences.
+    """Time and accuracy of each exit and mode of a DyTrack on labelled sequences.
 
     Args:
         other: a model of the same exits to compare with, exit by exit.
@@ -36,7 +36,7 @@ def exit_figures(model: Model, other: Model | None, sequences: Sequence[Any], th
         threads: CPU threads; 0: half of the cores.
 
     Raises:
-        LightTrackError: a model that is no DyTrack, or frames and truth do not fit.
+        LightTrackError: a model is not a DyTrack, or frames and ground truth do not match.
     """
     fixed, modes = fixed_exits(model), modes_of(model)
     records = _record(model, fixed | modes, sequences, threads)
@@ -57,9 +57,9 @@ def exit_figures(model: Model, other: Model | None, sequences: Sequence[Any], th
 
 
 def exits(records: Sequence[Record], fixed: Sequence[str], macs: Sequence[float]) -> list[Figures]:
-    """Of every exit, used for all frames: its work and time, and how well it tracks.
+    """Work, time and accuracy of every exit if it is used for all frames.
 
-    `auc` is of tracking with this exit alone; `overlap` of its boxes on the frames of the probe, the same for all.
+    `auc` is for tracking with this exit alone; `overlap` is for its boxes on the probe's frames, which all exits share.
     """
     times = [_mean_ms(records, name) for name in fixed]
     overlap = _probe(records)[1].mean(0)
@@ -79,9 +79,9 @@ def exits(records: Sequence[Record], fixed: Sequence[str], macs: Sequence[float]
 
 
 def modes_used(records: Sequence[Record], fixed: Sequence[str], modes: Sequence[str]) -> list[Figures]:
-    """Of every mode: where frames stopped, the time that this should take and took, and how well it tracks.
+    """For every mode: shares of the exits, predicted and measured time, and accuracy.
 
-    `fixed_depth_auc` is what fixed exits reach at the same mean time: between the two next to it, in proportion.
+    `fixed_depth_auc` is the AUC of fixed exits at the same mean time, interpolated between the two nearest.
     """
     times = [_mean_ms(records, name) for name in fixed]
     aucs = [_auc(records, name) for name in fixed]
@@ -105,7 +105,7 @@ def modes_used(records: Sequence[Record], fixed: Sequence[str], modes: Sequence[
 
 
 def stopping(records: Sequence[Record], modes: dict[str, tuple[float, ...]]) -> list[Figures]:
-    """What choosing the frames is worth, on the frames of the probe: thresholds, chance with equal shares, an oracle.
+    """The gain of choosing an exit per frame, on the probe's frames: thresholds, chance with equal shares, an oracle.
 
     The oracle stops at the first exit whose overlap is within 0.05 of the last one's.
     """
@@ -128,9 +128,9 @@ def stopping(records: Sequence[Record], modes: dict[str, tuple[float, ...]]) -> 
 
 
 def decisions(records: Sequence[Record]) -> list[Figures]:
-    """How well every exit's quality tells its overlap, on the frames of the probe.
+    """How well every exit's quality predicts its overlap, on the probe's frames.
 
-    `calibration_error` is the expected one, over ten bins of the quality; `auroc` that of telling overlaps of 0.7.
+    `calibration_error` is the expected calibration error over ten bins; `auroc` is for separating overlaps over 0.7.
     """
     qualities, overlaps = _probe(records)
     rows = []
@@ -149,10 +149,10 @@ def decisions(records: Sequence[Record]) -> list[Figures]:
 
 
 def by_difficulty(records: Sequence[Record], fixed: Sequence[str], modes: Sequence[str]) -> list[Figures]:
-    """Where frames stop by two measures of how hard they are, each in thirds of all frames.
+    """Shares of the exits by difficulty, in thirds of all frames, for two measures of difficulty.
 
-    `motion`: how far the target moved since the frame before, in roots of its area, and by what factor (log) its
-    area changed. `miss`: how far the last exit's overlap falls short of 1, on the probe.
+    `motion`: the target's move since the frame before, in square roots of its area, plus the log of the factor by
+    which its area changed. `miss`: 1 minus the last exit's overlap, on the probe.
     """
     measures = {
         "motion": np.concatenate([_motion(each.sequence.truth) for each in records]),
@@ -182,7 +182,7 @@ def by_difficulty(records: Sequence[Record], fixed: Sequence[str], modes: Sequen
 
 
 def by_sequence(records: Sequence[Record], fixed: Sequence[str], modes: Sequence[str]) -> list[Figures]:
-    """Of every sequence, the one that full depth tracks best first."""
+    """Figures of every sequence; the one that full depth tracks best comes first."""
     rows = [
         {
             "sequence": each.sequence.name,
@@ -197,9 +197,9 @@ def by_sequence(records: Sequence[Record], fixed: Sequence[str], modes: Sequence
 
 
 def against(records: Sequence[Record], others: Sequence[Record], fixed: Sequence[str]) -> list[Figures]:
-    """Every exit of one model beside the other's: tracking with it alone, and its boxes in the same crops.
+    """Every exit of one model compared with the other's: tracking with it alone, and boxes in the same crops.
 
-    The crops are those round the truth of the frame before; `standard_error` is that of the mean difference of the
+    The crops lie around the true box of the frame before; `standard_error` is that of the mean difference of the
     overlaps over sequences.
     """
     rows = []
@@ -228,7 +228,7 @@ def against(records: Sequence[Record], others: Sequence[Record], fixed: Sequence
 
 @torch.inference_mode()
 def macs_of_exits(architecture: Architecture) -> list[float]:
-    """Millions of multiplications in convolutions and matrix products of a frame that stops at each exit."""
+    """MACs, in millions, of a frame that stops at each exit: convolutions and matrix products."""
     network = DyTrack(architecture).eval()
     shares = network.template_shares(torch.zeros(1, 3, architecture.template_size, architecture.template_size))
     before: Tensor | Passed = torch.zeros(1, 3, architecture.search_size, architecture.search_size)
@@ -266,7 +266,7 @@ def _accuracy(each: Record, track: Track) -> float:
 
 
 def _probe(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Qualities and overlaps (frames, exits) of the frames in which the target can be seen."""
+    """Qualities and overlaps (frames, exits) of the frames in which the target is visible."""
     qualities = np.concatenate([each.probe.qualities for each in records])
     overlaps = np.concatenate([each.probe.overlaps for each in records])
     seen = np.isfinite(overlaps).all(1)
@@ -279,7 +279,7 @@ def _histogram(stops: Any, count: int) -> list[float]:
 
 
 def _motion(truth: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """(frames - 1,); nan where the target is hidden before or after."""
+    """(frames - 1,), see `by_difficulty`; nan if the target is hidden in either frame."""
     assert truth is not None
     centre, area = truth[:, :2] + truth[:, 2:] / 2, truth[:, 2:].prod(1)
     moved = np.hypot(*(centre[1:] - centre[:-1]).T) / np.sqrt(area[:-1])
@@ -287,12 +287,12 @@ def _motion(truth: NDArray[np.float64] | None) -> NDArray[np.float64]:
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """0 where one of them never changes."""
+    """Correlation; 0 if one of the arguments is constant."""
     return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else 0.0
 
 
 def _auroc(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """Chance that a positive scores higher than a negative; 0.5 without one or the other."""
+    """Probability that a positive scores higher than a negative; 0.5 if there are none of one kind."""
     order = np.argsort(score, kind="stable")
     ranks = np.empty(len(score))
     ranks[order] = np.arange(1, len(score) + 1)

@@ -1,7 +1,7 @@
-"""Batch norms folded into their convolutions and taken out again.
+"""Fold batch norms into their convolutions, and restore them under the official keys.
 
-A student that starts from folded weights trains without batch norms where it inherits: there are no statistics to
-go on from, and on a CPU they cost a fifth of a step.
+A student trains without batch norms where it inherits folded weights, because there are no statistics to continue
+from, and on a CPU batch norms cost a fifth of a step.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# In each block: convolution -> the batch norm behind it.
+# In each block: convolution -> the batch norm after it.
 _BACKBONE = {"conv_stem": "bn1"}
 _SEPARABLE = {"conv_dw": "bn1", "conv_pw": "bn2"}
 _INVERTED = {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"}
@@ -26,7 +26,7 @@ def fold(module: nn.Module) -> None:
 
 
 def official_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a folded network under the official keys: biases become batch norms that only shift."""
+    """The state of a folded network under the official keys: biases become batch norms that only add."""
     state = dict(module.state_dict())
     for prefix, parent, conv_name, norm_name in _folds(module):
         if isinstance(getattr(parent, norm_name), nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""Training of LightTrack: its losses, and those against a teacher of its own kind."""
+"""Training of LightTrack: losses against annotated boxes, and against a LightTrack teacher."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def prepare(recipe: Recipe, source: PairSource, device: torch.device) -> tuple[O
     """The student with its losses, and the teacher that labels its pairs, on `device`.
 
     Raises:
-        LightTrackError: a checkpoint or the model to start from does not fit, or the student cannot inherit from the
-            teacher.
+        LightTrackError: a checkpoint or the start model does not fit, or the student cannot inherit from the teacher.
     """
     student = _student(recipe)
     objective = LightTrackObjective(student, recipe)
@@ -64,7 +63,7 @@ def _student(recipe: Recipe) -> LightTrack:
 
 
 class LightTrackObjective(Objective):
-    """Losses against the annotated boxes, and against a teacher's maps and features where there is one."""
+    """Losses against the annotated boxes and, if there is a teacher, against its maps and features."""
 
     def __init__(self, network: LightTrack, recipe: Recipe) -> None:
         super().__init__(network)
@@ -74,7 +73,7 @@ class LightTrackObjective(Objective):
 
     def train(self, mode: bool = True) -> LightTrackObjective:
         super().train(mode)
-        if self._goes_on:  # its statistics were gathered over more than this run will see of each size of crop
+        if self._goes_on:  # keep the statistics: they come from more data than this run sees per crop size
             self.network.neck.eval()
         return self
 

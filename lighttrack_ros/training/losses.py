@@ -16,12 +16,12 @@ _POSITIVE_REACH = 2.0
 
 
 class Labels(NamedTuple):
-    """What the annotated box says of the cells of a search crop.
+    """Labels of a search crop's cells, from the annotated box.
 
     Attributes:
         positive: (B, 1, n, n) 1 where the target is.
-        negative: (B, 1, n, n) 1 where it is not; cells that are neither form the ignore band.
-        distances: (B, 4, n, n) to the sides of the box, pixels; negative outside of it.
+        negative: (B, 1, n, n) 1 where it is not; cells that are neither are ignored.
+        distances: (B, 4, n, n) to the sides of the box in pixels; negative outside the box.
     """
 
     positive: Tensor
@@ -43,7 +43,7 @@ def labels(batch: Batch, n: int) -> Labels:
     distances = torch.stack(torch.broadcast_tensors(x - left, y - top, right - x, bottom - y), 1)
     inside = distances.amin(1, keepdim=True) > 0
     away = ((x - (left + right) / 2).abs() + (y - (top + bottom) / 2).abs())[:, None] / (size // n)
-    # The cell nearest the centre is positive even where the target is smaller than a cell.
+    # The cell nearest to the centre is positive even if the target is smaller than a cell.
     nearest = away == away.amin((2, 3), keepdim=True)
     present = batch.present[:, None, None, None] > 0
     positive = ((inside & (away <= _POSITIVE_REACH)) | (nearest & (away <= 1))) & present
@@ -52,7 +52,7 @@ def labels(batch: Batch, n: int) -> Labels:
 
 
 def classification_loss(logits: Tensor, label: Labels) -> Tensor:
-    """Binary cross entropy; positives and negatives averaged apart and weighted a half each."""
+    """Binary cross entropy; positives and negatives are averaged separately and have half of the weight each."""
     loss = binary_cross_entropy_with_logits(logits, label.positive, reduction="none")
     return 0.5 * (_mean(loss, label.positive) + _mean(loss, label.negative))
 
@@ -72,12 +72,13 @@ def box_loss(distances: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def map_distillation(logits: Tensor, distances: Tensor, targets: Targets, trust: Tensor) -> tuple[Tensor, Tensor]:
-    """The teacher's score map as soft labels, and its boxes where it believes in them.
+    """Losses against the teacher's score map as soft labels, and against its boxes where its score is high.
 
-    Soft positives and negatives are averaged apart, as hard ones are, lest 250 empty cells drown the target.
+    Soft positives and negatives are averaged separately, like hard ones, so that 250 empty cells do not outweigh the
+    target.
 
     Args:
-        trust: (B, 1, 1, 1) 1 where the teacher's map is to be copied, else 0.
+        trust: (B, 1, 1, 1) 1 if the teacher's maps are used, else 0.
     """
     belief = targets.logits.sigmoid()
     loss = binary_cross_entropy_with_logits(logits, belief, reduction="none")
@@ -89,7 +90,7 @@ def map_distillation(logits: Tensor, distances: Tensor, targets: Targets, trust:
 
 
 def trusted(targets: Targets, label: Labels) -> Tensor:
-    """(B, 1, 1, 1) 1 where the target is there and the teacher sees it where it is."""
+    """(B, 1, 1, 1) 1 if the search crop shows the target and the teacher finds it at the right place, else 0."""
     seen = (targets.logits.sigmoid() * label.positive).amax((1, 2, 3), keepdim=True)
     return (seen > 0.3).float()
 

@@ -1,7 +1,7 @@
 """Training pairs: a template crop, a search crop and where the target is, drawn and augmented from a `Library`.
 
-Everything random about pair `i` comes from a generator seeded by (seed, i): any process makes the same pair.
-What is drawn is a small plan on the host; pixels are only touched in batches, on the device of the library.
+Everything random about pair `i` comes from a generator seeded by (seed, i), so any process makes the same pair.
+The random choices make a small plan on the host; pixels are processed in batches on the library's device.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class PairSettings:
     template_size: int = 128
     search_size: int = 256
     video: float = 0.35  # two frames of one video
-    photo: float = 0.25  # two views of one annotated thing in a photo
-    patch: float = 0.30  # two views of any patch of any picture; needs a teacher to be worth much
+    photo: float = 0.25  # two views of one annotated object in a photo
+    patch: float = 0.30  # two views of any patch of any picture; of little use without a teacher
     absent: float = 0.08  # the search crop does not show the target
-    backdrop: float = 0.75  # what lies outside the picture is filled from another one, else by its mean colour
+    backdrop: float = 0.75  # outside the picture a crop shows another picture, else the mean colour
     frames_apart: int = 20  # between the two frames of a video, at most
-    shift: float = 64.0  # of the target from the search crop's centre, pixels, at most; one in five goes half further
+    shift: float = 64.0  # largest shift of the target from the crop's centre, pixels; half as much again in one of five
     scale: float = 0.2  # standard deviation of the log of the search crop's scale
     aspect: float = 0.08  # likewise of its aspect ratio
     rotation: float = 6.0  # degrees, at most
@@ -57,9 +57,9 @@ class Cropping(NamedTuple):
     """How a tracker cuts its crops.
 
     Attributes:
-        tracker: whose way it is.
-        side: of the template crop, from a box's width and height, in the same units.
-        black: what lies outside a picture is black; else in the picture's mean colour.
+        tracker: name of the tracker.
+        side: side of the template crop from a box's width and height, in the same units.
+        black: whether crops are black outside the picture; else they have the picture's mean colour.
     """
 
     tracker: str
@@ -80,8 +80,8 @@ class Batch(NamedTuple):
         template: (B, 3, template_size, template_size) uint8.
         search: (B, 3, search_size, search_size) uint8.
         box: (B, 4) left, top, right, bottom in pixels of the search crop.
-        present: (B,) 1 where the search crop shows the target, else 0.
-        exact: (B,) 1 where `box` is an annotated thing, 0 where it is any patch.
+        present: (B,) 1 if the search crop shows the target, else 0.
+        exact: (B,) 1 if `box` is an annotated object, 0 if it is any patch.
     """
 
     template: Tensor
@@ -102,7 +102,7 @@ class PairSource:
     """An endless, repeatable supply of pairs.
 
     Raises:
-        LightTrackError: the library has nothing of a kind that the settings ask for.
+        LightTrackError: the settings ask for a kind of pair for which the library has no pictures.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class PairSource:
         self._shares = np.array(list(shares.values())) / sum(shares.values())
 
     def batch(self, indices: list[int]) -> Batch:
-        """The pairs of these numbers."""
+        """The pairs with these numbers."""
         plans = [self._plan(index) for index in indices]
         s, device = self.settings, self.library.device
         template = self._crops([plan.template for plan in plans], s.template_size)
@@ -169,7 +169,7 @@ class PairSource:
                 second = int(clip[rng.integers(len(clip))])
                 width, height = self.library.sizes[second]
                 other = Box(rng.uniform(0, width), rng.uniform(0, height), other.width, other.height)
-            else:  # so far off that nothing of the target shows
+            else:  # so far away that the crop shows nothing of the target
                 angle = rng.uniform(0, 2 * math.pi)
                 shift = np.array([math.cos(angle), math.sin(angle)]) * s.search_size * rng.uniform(0.9, 1.6)
         search = _View(
@@ -229,10 +229,10 @@ class PairSource:
         return crop
 
     def _warp(self, picture: int, matrix: _Matrix, size: int) -> tuple[Tensor, Tensor]:
-        """A crop (3, size, size), and which of its pixels (size, size) lie outside the picture: painted over."""
+        """A crop (3, size, size), and a mask (size, size) of its pixels outside the picture."""
         (a, b, x), (c, d, y) = matrix
         width, height = self.library.sizes[picture]
-        # Only the window that is seen is turned into floats: most of a picture is not.
+        # Convert only the needed window of the picture to floats.
         left, right = _window(x, abs(a) + abs(b), width)
         top, bottom = _window(y, abs(c) + abs(d), height)
         mean = self.library.means[picture]
@@ -261,7 +261,7 @@ class PairSource:
 
 
 class _Look(NamedTuple):
-    """What happens to a crop's pixels after the geometry."""
+    """Changes of a crop's pixels after the geometric ones."""
 
     gains: tuple[float, float, float]
     contrast: float
@@ -370,7 +370,7 @@ class _Plan(NamedTuple):
 
 
 def _paste(search: Tensor, i: int, plan: _Plan) -> None:
-    """Occlude the target of crop `i`, or put a recoloured copy of it elsewhere, in place."""
+    """Occlude the target of crop `i`, or paste a recoloured copy of it elsewhere, in place."""
     size = search.shape[-1]
     x0, y0, x1, y1 = (round(min(max(value, 0), size)) for value in plan.box)
     width, height = x1 - x0, y1 - y0
@@ -382,7 +382,7 @@ def _paste(search: Tensor, i: int, plan: _Plan) -> None:
             left = round((x0 + size / 2 + (2 * d[0] - 0.5) * size / 3) % (size - width))
             top = round((y0 + size / 2 + (d[1] - 0.5) * size / 3) % (size - height))
             strength = 0.8
-        else:  # side by side, as when two cars pass each other: the box must not take in both
+        else:  # side by side, like two cars that pass each other: the box must not cover both
             along, gap = round((d[1] - 0.5) * 0.8 * (height if d[0] < 0.8 else width)), round(0.2 * d[6] * width)
             before = d[7] < 0.5
             if d[0] < 0.8:

@@ -1,9 +1,12 @@
-"""Inheriting a teacher's weights: a student starts as the teacher with blocks, channels and kernel rims taken away.
+"""Inherit a teacher's weights: the student starts as the teacher with blocks, channels and kernel rims removed.
 
-Depth: a residual block that the student leaves out was added to the identity, so its neighbours fit as they are.
-Width: of a block's expanded channels those with the largest output are kept. Kernels: their middle.
-Squeeze-excites that the student does not have are replaced by their mean gate. Towers are not inherited: their units
-are no residuals, so a shorter or narrower one has to be learnt anew. What is inherited is folded: it has no statistics.
+- Depth: a residual block is added to the identity, so without it its neighbours still fit.
+- Width: of a block's expanded channels, those with the largest output are kept.
+- Kernels: their middle is kept.
+- Squeeze-excites that the student does not have are replaced by their mean gate.
+- Towers of another shape are not inherited: their units are not residuals, so they are trained from scratch.
+
+Inherited layers have their batch norms folded, and so no statistics.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ from lighttrack_ros.training.folding import fold
 
 @torch.no_grad()
 def inherit(student: LightTrack, teacher: LightTrack, images: Tensor) -> None:
-    """Copy into `student`, in place, what fits of `teacher` (evaluation mode, batch norms folded).
+    """Copy the weights of `teacher` that fit into `student`, in place (evaluation mode, batch norms folded).
 
     Args:
-        images: (B, 3, n, n) normalised, over which gates and channel magnitudes are averaged.
+        images: (B, 3, n, n) normalised; gates and channel magnitudes are averaged over them.
 
     Raises:
         LightTrackError: the two differ in more than depth, expansion, kernel size, squeeze-excite and towers.
@@ -55,7 +58,7 @@ def inherit(student: LightTrack, teacher: LightTrack, images: Tensor) -> None:
 
 
 def _statistics(teacher: LightTrack, images: Tensor) -> dict[str, Tensor]:
-    """Mean magnitude of each input channel of every module of the backbone, and of squeeze-excites the mean gate."""
+    """Mean magnitude of each input channel of every module of the backbone, and the mean gate of squeeze-excites."""
     found: dict[str, Tensor] = {}
     hooks = []
     for name, module in teacher.features.named_modules():
@@ -80,7 +83,7 @@ def _inherit_block(name: str, block: Any, source: Any, statistics: dict[str, Ten
     if middle > wide:
         raise LightTrackError(f"cannot inherit {name}: the student has {middle} channels there, the teacher {wide}")
     project = getattr(source, last).weight[:, :, 0, 0]
-    # What a channel adds to the block's output, on average.
+    # Mean contribution of each channel to the block's output.
     importance = project.norm(dim=0) * statistics[f"{name}.{last}"]
     keep = importance.argsort(descending=True)[:middle].sort().values
     has_gate, had_gate = (not isinstance(b.se, nn.Identity) for b in (block, source))

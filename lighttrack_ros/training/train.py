@@ -1,4 +1,4 @@
-"""A recipe run to its end; the result is a checkpoint that `lighttrack import` turns into a model folder."""
+"""Run a recipe; the result is a checkpoint that `lighttrack import` turns into a model folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STUDENTS = {"lighttrack": lighttrack, "dytrack": dytrack}  # each prepares a st
 def train(
     recipe: Recipe, output: Path, devices: int = 1, machines: int = 1, accelerator: str = "auto", threads: int = 1
 ) -> Path:
-    """Run a recipe to its end; an unfinished run in `output` goes on. The student's checkpoint.
+    """Run a recipe to its end, or continue the unfinished run in `output`; returns the student's checkpoint.
 
     Args:
         devices: GPUs, or processes on a CPU, of each machine.
@@ -86,7 +86,7 @@ def held_out_sequences(recipe: Recipe) -> list[Sequence]:
 
 
 def _validate(recipe: Recipe, held_out: list[Sequence], folder: Path, step: int, threads: int) -> None:
-    """Track the held-out videos, note the result in validation.csv, and keep the best student as best.pt."""
+    """Track the held-out videos, add the result to validation.csv, and keep the best student as best.pt."""
     table, student = folder / "validation.csv", folder / "student.pt"
     earlier = table.read_text().splitlines()[1:] if table.is_file() else []
     best = max((float(line.split(",")[1]) for line in earlier), default=-1.0)

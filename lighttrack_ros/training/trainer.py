@@ -1,4 +1,4 @@
-"""The training loop, on Lightning Fabric: the same on one core, one GPU or several machines, resumable bit for bit."""
+"""The training loop on Lightning Fabric, for one core, one GPU or several machines; resumes bit by bit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Objective(nn.Module):
     """A student and its losses in one module, so that a distributed wrapper sees a single forward pass.
 
     Attributes:
-        network: the student; parameters of the objective itself are trained as well and dropped in the end.
+        network: the student. The objective's own parameters are trained as well, and dropped in the end.
     """
 
     network: nn.Module
@@ -36,35 +36,35 @@ class Objective(nn.Module):
         self.network = network
 
     def forward(self, batch: Batch, targets: Any) -> dict[str, Tensor]:
-        """Figures by name for the curves; "loss" is what training lowers.
+        """Figures by name for the curves; training minimises "loss".
 
         Args:
             batch: pairs.
-            targets: what the labeller says of them, or None.
+            targets: the labeller's targets for them, or None.
         """
         raise NotImplementedError
 
     def seen(self, batch: Batch, targets: Any, step: int) -> tuple[Batch, Any]:
-        """What the student is shown of a batch in this step; all of it where the objective has no other wish."""
+        """The part of a batch that the student sees in this step; by default all of it."""
         return batch, targets
 
     def fresh(self, name: str) -> bool:
-        """Whether the student's parameter of this name starts from nothing, and so learns at `head_lr`."""
+        """Whether the student's parameter of this name starts untrained, and so learns at `head_lr`."""
         raise NotImplementedError
 
     def published(self, network: nn.Module) -> dict[str, Tensor]:
-        """The state of a student such as this under the keys that `lighttrack import` reads."""
+        """The state of `network` (of the student's class) under the keys that `lighttrack import` reads."""
         return dict(network.state_dict())
 
 
 class Trainer:
-    """One run in one folder: `last.ckpt` to go on from, `student.pt` (averaged weights, published keys), `curves.csv`.
+    """One run in one folder: `last.ckpt` to resume from, `student.pt` (averaged weights, published keys), `curves.csv`.
 
     Args:
         fabric: launched.
-        objective: its student is initialised.
+        objective: with an initialised student.
         supply: `recipe.pairs_count` pairs.
-        folder: made if it is not there; if it holds a checkpoint, the run goes on from it.
+        folder: created if missing; if it contains a checkpoint, the run resumes from it.
     """
 
     def __init__(self, fabric: Fabric, objective: Objective, supply: Supply, recipe: Recipe, folder: Path) -> None:
@@ -96,7 +96,7 @@ class Trainer:
         return self._average.module
 
     def run(self, until: int | None = None) -> dict[str, float]:
-        """Train to the last step (or to step `until`, for a later run to go on); returns the last mean losses."""
+        """Train to the last step, or to step `until`; returns the last mean losses."""
         recipe, last = self._recipe, min(until or self._recipe.steps, self._recipe.steps)
         self._model.train()
         sums: dict[str, float] = {}
@@ -143,7 +143,7 @@ class Trainer:
         return iter(loader)
 
     def _set_learning_rate(self) -> None:
-        """Linear warm-up, then half a cosine down to a hundredth."""
+        """Linear warm-up, then half a cosine down to a hundredth of the peak."""
         recipe = self._recipe
         progress = self.step / recipe.steps
         factor = min(1.0, (self.step + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
@@ -168,7 +168,7 @@ class Trainer:
                 (self._folder / "student.pt", self._objective.published(self.average)),
             ):
                 torch.save(content, path.with_suffix(".part"))
-                os.replace(path.with_suffix(".part"), path)  # a crash while writing leaves the one before
+                os.replace(path.with_suffix(".part"), path)  # a crash while writing leaves the previous file
         self._fabric.barrier()
 
     def _resume(self) -> None:
@@ -196,9 +196,9 @@ class Trainer:
 
 
 class _Order(torch.utils.data.Sampler[list[int]]):
-    """Which pairs make up each step: in order the first time round, so that a cache fills in order, then shuffled.
+    """Pairs of each step: in order in the first round, so that a cache fills in order, then shuffled.
 
-    It follows from the step alone, so a resumed run goes on with the very pairs it would have had.
+    The order depends on the step alone, so a resumed run continues with the same pairs as an uninterrupted one.
     """
 
     def __init__(self, recipe: Recipe, first: int, last: int, rank: int, ranks: int) -> None:

@@ -1,4 +1,4 @@
-"""Held-out validation: the student as a real model folder, run by the real tracker over whole videos."""
+"""Validation on held-out videos: the real tracker runs the student, exported as a model folder."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _NEAR_SCORE = 2.0  # log odds; a student that learns on small crops scores there
 def validate(
     checkpoint: Path, architecture: str | None, sequences: Iterable[Sequence], near_size: int = 0, threads: int = 1
 ) -> Evaluation:
-    """What `lighttrack evaluate` says of a student; of a DyTrack in full depth, as its decisions are trained last.
+    """Evaluate a student like `lighttrack evaluate`; a DyTrack in full depth, because its decisions are trained last.
 
     Args:
         checkpoint: `student.pt` of a run.
-        architecture: of a LightTrack its path string; else None.
+        architecture: a LightTrack's path string; None for a DyTrack.
         sequences: those to track.
-        near_size: of a LightTrack, the side of the crop that it searches first; 0: it searches the whole one.
+        near_size: side of the crop that a LightTrack searches first; 0: it searches the whole crop.
 
     Raises:
         LightTrackError: a sequence is damaged, or the checkpoint does not fit the architecture.
