@@ -1,4 +1,4 @@
-"""`lighttrack bench models`: that it counts right and reports what it ran; its times are asserted nowhere."""
+"""`lighttrack bench models`: counts and report are checked, times are not."""
 
 import json
 
@@ -8,8 +8,8 @@ from lighttrack_ros.commands import main
 from lighttrack_ros.export import costs
 
 
-def test_the_work_of_each_way_to_run_a_network(tmp_path, capsys):
-    """MixFormerV2-S against the counts made of the official code; DyTrack's work falls with the exit."""
+def test_macs_and_rows_of_each_variant(tmp_path, capsys):
+    """MixFormerV2-S matches the counts of the official code; DyTrack's MACs fall with the exit."""
     figures = tmp_path / "models.json"
     command = ["bench", "models", "--models", "mixformerv2_small", "dytrack_small", "--rounds", "1", "--threads", "1"]
     assert main([*command, "--json", str(figures)]) == 0
@@ -34,7 +34,7 @@ def test_the_work_of_each_way_to_run_a_network(tmp_path, capsys):
         (["--json", "{tmp}"], "cannot be written"),
     ],
 )
-def test_wrong_arguments_are_told_before_anything_runs(tmp_path, monkeypatch, capsys, arguments, message):
+def test_wrong_arguments_fail_before_anything_runs(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.setattr(costs, "measure", lambda *_: pytest.fail("ran"))
     assert main(["bench", "models", *(argument.format(tmp=tmp_path) for argument in arguments)]) == 1
     assert message in capsys.readouterr().err

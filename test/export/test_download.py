@@ -1,4 +1,4 @@
-"""`lighttrack download` against a local server that cuts, lacks ranges, or holds another file."""
+"""`lighttrack download` from a local server that interrupts, has no range support, or sends another file."""
 
 import hashlib
 import subprocess
@@ -65,13 +65,13 @@ def server() -> Iterator[Server]:
     running.server_close()
 
 
-def test_the_blob_name_is_gits(tmp_path: Path) -> None:
+def test_the_blob_id_equals_gits(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(CONTENT[:1000])
     assert blob_name(path) == subprocess.check_output(["git", "hash-object", path], text=True).strip()
 
 
-def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once(server: Server, tmp_path: Path) -> None:
     target = tmp_path / "folder" / "file.pth"
     for _ in range(2):
         assert download(server.url, BLOB, target).read_bytes() == CONTENT
@@ -79,13 +79,13 @@ def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["file.pth"]
 
 
-def test_a_cut_download_goes_on_where_it_was_cut(server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_download_resumes(server: Server, tmp_path: Path) -> None:
     server.cut_after = [100_000, 50_000]
     assert download(server.url, BLOB, tmp_path / "file.pth").read_bytes() == CONTENT
     assert server.asked == ["", "bytes=100000-", "bytes=150000-"]
 
 
-def test_an_earlier_commands_part_is_used(server: Server, tmp_path: Path) -> None:
+def test_a_part_of_an_earlier_command_is_used(server: Server, tmp_path: Path) -> None:
     server.cut_after = [70_000, 0]
     with pytest.raises(LightTrackError, match="run the same command again"):
         download(server.url, BLOB, tmp_path / "file.pth")
@@ -94,18 +94,18 @@ def test_an_earlier_commands_part_is_used(server: Server, tmp_path: Path) -> Non
     assert server.asked[-1] == "bytes=70000-"
 
 
-def test_a_part_that_is_whole_is_taken(server: Server, tmp_path: Path) -> None:
+def test_a_complete_part_is_accepted(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.pth.part").write_bytes(CONTENT)
     assert download(server.url, BLOB, tmp_path / "file.pth").read_bytes() == CONTENT
 
 
-def test_a_server_without_ranges_is_read_from_the_start(server: Server, tmp_path: Path) -> None:
+def test_without_range_support_the_download_starts_again(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.pth.part").write_bytes(CONTENT[:1234])
     server.ranges = False
     assert download(server.url, BLOB, tmp_path / "file.pth").read_bytes() == CONTENT
 
 
-def test_another_file_is_refused_and_thrown_away(server: Server, tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_refused_and_deleted(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT[:-1] + b"x"
     with pytest.raises(LightTrackError, match=f"expected {BLOB}"):
         download(server.url, BLOB, tmp_path / "file.pth")
@@ -114,13 +114,13 @@ def test_another_file_is_refused_and_thrown_away(server: Server, tmp_path: Path)
     assert download(server.url, BLOB, tmp_path / "file.pth").read_bytes() == CONTENT
 
 
-def test_a_missing_file_is_told(server: Server, tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(server: Server, tmp_path: Path) -> None:
     server.content = b""
     with pytest.raises(LightTrackError, match="answers 404"):
         download(server.url, BLOB, tmp_path / "file.pth")
 
 
-def test_without_a_network_one_line_says_so(
+def test_without_a_network_the_error_is_one_line(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -130,7 +130,7 @@ def test_without_a_network_one_line_says_so(
     assert "no connection" in error
 
 
-def test_the_command_imports_what_it_fetched(
+def test_the_command_imports_the_downloaded_file(
     server: Server, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import dataclasses

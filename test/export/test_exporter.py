@@ -1,4 +1,4 @@
-"""`lighttrack export`: new weights in a model folder, everything else as it was; or nothing is changed."""
+"""`lighttrack export` replaces a model's weights and keeps the rest; if it fails, it changes nothing."""
 
 import dataclasses
 import hashlib
@@ -20,7 +20,7 @@ SESSION = SessionSettings(midpoint=1.5, slope=0.5, found=0.9)
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """Two LightTracks, one of another path, and a DyTrack."""
+    """Two LightTrack checkpoints, one of another path, and a DyTrack checkpoint."""
     folder = tmp_path_factory.mktemp("checkpoints")
     networks = {
         "first": LightTrack(Architecture.parse(TINY)),
@@ -35,7 +35,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture
 def model(checkpoints, tmp_path):
-    """The folder of a model of the first weights, with settings of its own."""
+    """A model folder with the first checkpoint's weights and tuned settings."""
     place = tmp_path / "engines"
     arguments = ["import", str(checkpoints / "first"), "--name", "tiny", "--architecture", TINY, "--output", str(place)]
     assert main(arguments) == 0
@@ -57,7 +57,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_the_weights_are_new_and_the_rest_stays(model, checkpoints, tmp_path, capsys):
+def test_export_replaces_the_weights_and_keeps_the_rest(model, checkpoints, tmp_path, capsys):
     before = template_features(model)
     (model / "ranges.yaml").write_text("of the graphs before")
     assert main(["export", str(checkpoints / "second"), str(model)]) == 0
@@ -85,7 +85,7 @@ def test_the_weights_are_new_and_the_rest_stays(model, checkpoints, tmp_path, ca
         ("none", "none: "),
     ],
 )
-def test_what_does_not_fit_changes_nothing(model, checkpoints, capsys, checkpoint, complaint):
+def test_a_checkpoint_that_does_not_fit_changes_nothing(model, checkpoints, capsys, checkpoint, complaint):
     before = contents(model)
     assert main(["export", str(checkpoints / checkpoint), str(model)]) == 1
     assert complaint in capsys.readouterr().err
@@ -93,6 +93,6 @@ def test_what_does_not_fit_changes_nothing(model, checkpoints, capsys, checkpoin
     assert [path.name for path in model.parent.iterdir()] == ["tiny"]
 
 
-def test_a_model_that_is_not_there_is_named(checkpoints, tmp_path, capsys):
+def test_the_error_names_a_missing_model(checkpoints, tmp_path, capsys):
     assert main(["export", str(checkpoints / "first"), str(tmp_path / "nothing")]) == 1
     assert "nothing" in capsys.readouterr().err

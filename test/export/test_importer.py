@@ -1,4 +1,4 @@
-"""`lighttrack import`: a checkpoint becomes a model folder that gives what PyTorch gives; or nothing is left behind."""
+"""`lighttrack import` makes a model folder that matches PyTorch; if it fails, it leaves nothing behind."""
 
 import numpy as np
 import onnx
@@ -27,7 +27,7 @@ def run_import(checkpoint, place, *more):
     return main(arguments + list(more))
 
 
-def test_graphs_give_what_pytorch_gives_from_bytes(checkpoint, tmp_path, capsys):
+def test_graphs_match_pytorch_on_bytes(checkpoint, tmp_path, capsys):
     assert run_import(checkpoint, tmp_path / "engines", "--source", "a test", "--licence", "none") == 0
     assert capsys.readouterr().out.count("largest difference from PyTorch") == 7
     model = load_model(tmp_path / "engines/tiny")
@@ -58,7 +58,7 @@ def test_graphs_give_what_pytorch_gives_from_bytes(checkpoint, tmp_path, capsys)
             np.testing.assert_allclose(got, want.numpy(), atol=1e-5 * float(want.abs().max()), rtol=1e-4)
 
 
-def test_when_a_target_counts_as_lost_is_not_taken_from_other_weights(checkpoint, tmp_path, mobile, capsys):
+def test_session_limits_are_not_taken_from_other_weights(checkpoint, tmp_path, mobile, capsys):
     capsys.readouterr()
     run_import(checkpoint, tmp_path)
     assert load_model(tmp_path / "tiny").session == SessionSettings()
@@ -82,7 +82,7 @@ def test_importing_again_replaces(checkpoint, tmp_path):
         (lambda state: state.update({"head.cls_perd.cls_pred.bias": torch.full((1,), float("nan"))}), "differs by nan"),
     ],
 )
-def test_a_failed_import_leaves_what_was_there(checkpoint, tmp_path, capsys, spoil, complaint):
+def test_a_failed_import_changes_nothing(checkpoint, tmp_path, capsys, spoil, complaint):
     run_import(checkpoint, tmp_path)
     before = yaml.safe_load((tmp_path / "tiny/model.yaml").read_text())
     state = torch.load(checkpoint)["state_dict"]
@@ -94,7 +94,7 @@ def test_a_failed_import_leaves_what_was_there(checkpoint, tmp_path, capsys, spo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny", "tiny.pth"]
 
 
-def test_a_place_that_is_no_folder_is_told(checkpoint, tmp_path, capsys):
+def test_an_output_that_is_not_a_folder_is_an_error(checkpoint, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert run_import(checkpoint, tmp_path / "file") == 1
     assert "file: cannot be written (File exists); --output" in capsys.readouterr().err

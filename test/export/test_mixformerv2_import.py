@@ -23,7 +23,7 @@ from lighttrack_ros.trackers.lighttrack import LightTrackTracker
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
-    """The model of a variant's rule-made weights, through the command line, once."""
+    """The model of a variant with weights made by rule, imported once through the command line."""
     place = tmp_path_factory.mktemp("import")
     models = {}
 
@@ -67,7 +67,7 @@ def test_the_graphs_equal_the_official_network(imported, shared, variant):
     ("variant", "architecture", "template_size", "search_size"),
     [("small", "224_depth4_mlp1_score", 112, 224), ("base", "288_depth8_mlp4_score", 128, 288)],
 )
-def test_the_folder_says_what_it_holds(imported, variant, architecture, template_size, search_size):
+def test_model_yaml_describes_the_graphs(imported, variant, architecture, template_size, search_size):
     model = imported(variant)
     assert (model.tracker, model.architecture) == ("mixformerv2", architecture)
     assert (model.template_size, model.search_sizes) == (template_size, (search_size,))
@@ -75,7 +75,7 @@ def test_the_folder_says_what_it_holds(imported, variant, architecture, template
 
 
 def test_a_run_on_video_equals_the_full_network_on_every_frame(small):
-    """Whatever was kept, and through every renewal: the answers are those of the published computation."""
+    """With cached templates, and after every new template, the results equal the published computation."""
     eager = dataclasses.replace(small.hyper_parameters, update_interval=3, update_score=0.0)
     tracker = create_tracker(dataclasses.replace(small, hyper_parameters=eager), threads=1)
     network = load(rule_made_weights("small"))
@@ -99,7 +99,7 @@ def test_a_run_on_video_equals_the_full_network_on_every_frame(small):
     assert len(online_templates) == 3
 
 
-def test_another_trackers_door_is_shut(small, tmp_path, capsys):
+def test_an_architecture_for_a_mixformerv2_checkpoint_is_refused(small, tmp_path, capsys):
     with pytest.raises(LightTrackError, match="for the tracker 'mixformerv2', not for 'lighttrack'"):
         LightTrackTracker(small)
     checkpoint = tmp_path / "mixformer.pth.tar"
@@ -110,7 +110,7 @@ def test_another_trackers_door_is_shut(small, tmp_path, capsys):
     assert not (tmp_path / "engines").exists()
 
 
-def test_a_checkpoint_with_a_hole_is_refused_whole(tmp_path, capsys):
+def test_an_incomplete_checkpoint_is_refused_and_writes_nothing(tmp_path, capsys):
     weights = rule_made_weights("small")
     del weights["backbone.blocks.2.attn.qkv.bias"]
     torch.save({"net": weights}, tmp_path / "holed.pth.tar")
@@ -132,7 +132,7 @@ def test_a_checkpoint_with_a_hole_is_refused_whole(tmp_path, capsys):
         (None, "tracker", "lighttrack", "hyper_parameters: unknown key"),
     ],
 )
-def test_a_wrong_entry_is_named(small, tmp_path, section, key, value, complaint):
+def test_the_error_names_a_wrong_entry(small, tmp_path, section, key, value, complaint):
     folder = tmp_path / "model"
     folder.mkdir()
     for graph in small.template_graphs + small.search_graphs:

@@ -1,4 +1,4 @@
-"""The DyTrack network: one-way attention, recycling that starts at nothing, exits that hold their own."""
+"""The DyTrack network: one-way attention, recycling of features, and its exits."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ TINY = Architecture(channels=128, exit_channels=24, exits=(1, 2, 4), template_si
 
 
 def make_network(architecture=TINY):
-    """Weights at random, none of them at the zeros where training starts: nothing may hide behind those."""
+    """Random weights, without the zeros with which training starts: zeros would hide errors."""
     torch.manual_seed(0)
     network = DyTrack(architecture).eval()
     with torch.no_grad():
@@ -31,7 +31,7 @@ def images():
 
 
 @torch.inference_mode()
-def test_every_exit_answers_for_the_whole_batch(network, images):
+def test_every_exit_predicts_for_the_whole_batch(network, images):
     template, search = images
     predictions = network(template, search)
     assert len(predictions) == 3
@@ -54,8 +54,8 @@ def test_the_box_is_that_of_the_best_cell(network, images):
 
 
 @torch.inference_mode()
-def test_the_template_does_not_look_at_the_search_image(network, images):
-    """Its share comes from the joint computation of any search image just the same."""
+def test_the_template_does_not_attend_to_the_search_image(network, images):
+    """A joint computation gives the same template tokens for every search image."""
     template, search = images
     shares = network.template_shares(template)
     tokens = torch.cat(
@@ -78,7 +78,7 @@ def test_the_template_does_not_look_at_the_search_image(network, images):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("index", [1, 2])
-def test_with_gain_zero_an_exit_does_not_see_the_features_before(images, index):
+def test_with_gain_zero_an_exit_ignores_earlier_features(images, index):
     network = make_network()
     template, search = images
     shares = network.template_shares(template)
@@ -95,7 +95,7 @@ def test_with_gain_zero_an_exit_does_not_see_the_features_before(images, index):
 
 
 @torch.inference_mode()
-def test_a_fresh_network_recycles_nothing(images):
+def test_an_untrained_network_recycles_nothing(images):
     network = DyTrack(TINY).eval()
     template, search = images
     shares = network.template_shares(template)
@@ -113,7 +113,7 @@ def test_the_architecture_is_read_from_the_tensors(architecture):
     assert Architecture.of(tensors) == architecture
 
 
-def test_a_checkpoint_that_does_not_fit_says_so(network):
+def test_the_error_names_what_does_not_fit_in_a_checkpoint(network):
     tensors = network.state_dict()
     assert torch.equal(load(tensors).exits[2].neck.weight, network.exits[2].neck.weight)
     del tensors["exits.1.recycle_gain"]

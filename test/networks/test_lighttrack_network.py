@@ -1,4 +1,4 @@
-"""The LightTrack network against the official one: layer by layer, for every kind of path, for bad checkpoints."""
+"""The LightTrack network compared with the official one, layer by layer; every kind of path; bad checkpoints."""
 
 import sys
 import types
@@ -87,7 +87,7 @@ def test_any_path_builds_and_trains(path, stride, channels, depths, towers):
         (MOBILE + "+width_0_100", "10 to 200"),
     ],
 )
-def test_a_wrong_path_says_what_is_wrong(path, complaint):
+def test_the_error_says_what_is_wrong_in_a_path(path, complaint):
     with pytest.raises(LightTrackError, match=complaint):
         Architecture.parse(path)
 
@@ -104,7 +104,7 @@ def test_pickled_checkpoints_load_with_their_wrappers(tmp_path, wrap):
 
 
 class Settings:
-    """As the authors' trainers save beside the weights, of a module that nobody has who only wants those."""
+    """An object as the authors' trainers save beside the weights; users do not have its module."""
 
 
 class Trap:
@@ -115,7 +115,7 @@ class Trap:
         return open, (str(self.path), "w")
 
 
-def test_what_trainers_save_beside_the_weights_is_neither_needed_nor_run(tmp_path, monkeypatch):
+def test_a_trainers_objects_beside_the_weights_are_neither_needed_nor_run(tmp_path, monkeypatch):
     architecture = Architecture.parse(MOBILE + "+width_20_20")
     source = LightTrack(architecture)
     settings = Settings()
@@ -134,7 +134,7 @@ def test_what_trainers_save_beside_the_weights_is_neither_needed_nor_run(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_that_does_not_fit_names_every_difference(tmp_path):
+def test_the_error_names_every_difference_of_a_checkpoint(tmp_path):
     architecture = Architecture.parse(MOBILE + "+width_20_20")
     state = LightTrack(architecture).state_dict()
     del state["neck.BN_z.weight"], state["features.conv_stem.weight"]
@@ -154,7 +154,7 @@ def test_a_checkpoint_that_does_not_fit_names_every_difference(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["rubbish.pth", "rubbish.safetensors", "none.pth", "code.pth", "empty.pth"])
-def test_an_unreadable_checkpoint_is_named(tmp_path, name):
+def test_the_error_names_an_unreadable_checkpoint(tmp_path, name):
     path = tmp_path / name
     if name.startswith("rubbish"):
         path.write_bytes(b"not a checkpoint at all")

@@ -1,4 +1,4 @@
-"""The MixFormerV2 network against the official one, token by token; the cached path against the published one."""
+"""The MixFormerV2 network compared with the official one, token by token; cached against published computation."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ def as_input(crop):
 
 @pytest.fixture(scope="module", params=["small", "base"])
 def variant(request, shared):
-    """One published variant: its rule-made network, its golden data, its modules' outputs on the golden input."""
+    """One published variant: a network with weights made by rule, its golden data, its modules' outputs on them."""
     folder = shared / "golden/mixformerv2"
     weights = rule_made_weights(request.param)
     network = load(weights)
@@ -105,7 +105,7 @@ def test_box_probabilities_and_score_equal_the_official_network(variant):
 
 
 @torch.inference_mode()
-def test_cached_templates_and_a_last_block_for_four_tokens_change_no_bit(variant):
+def test_the_cached_computation_equals_the_published_one_bit_for_bit(variant):
     template, online_template, search = variant.images
     box, score_logit = variant.network.track(search, variant.network.template_cache(template, online_template))
     assert torch.equal(box, variant.box)
@@ -114,7 +114,7 @@ def test_cached_templates_and_a_last_block_for_four_tokens_change_no_bit(variant
 
 @torch.inference_mode()
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_batch_is_its_members_one_by_one(batch):
+def test_a_batch_equals_its_members_one_by_one(batch):
     torch.manual_seed(0)
     network = MixFormerV2(TINY).eval()
     template, online_template = torch.randn(2, batch, 3, 32, 32)
@@ -134,7 +134,7 @@ def test_the_architecture_is_read_from_the_tensors():
         Architecture.of({"features.conv_stem.weight": torch.zeros(16, 3, 3, 3)})
 
 
-def test_a_checkpoint_that_does_not_fit_names_every_difference():
+def test_the_error_names_every_difference_of_a_checkpoint():
     tensors = MixFormerV2(dataclasses.replace(SMALL, depth=1)).state_dict()
     del tensors["backbone.reg_tokens"], tensors["box_head.layers.0.1.bias"]
     tensors["backbone.cls_token"] = torch.zeros(1, 1, 768)

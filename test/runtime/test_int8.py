@@ -1,4 +1,4 @@
-"""int8: ranges measured on the tracker's own crops, two dialects of one calibration, and what they do to the boxes."""
+"""int8: calibration on the tracker's own crops, its two forms (TensorRT, ONNX Runtime), and the boxes that result."""
 
 import contextlib
 import dataclasses
@@ -34,13 +34,13 @@ SMALL = "back_04606664666266000000+cls_012222222+reg_012222222_ops_32+width_20_2
 
 @pytest.fixture
 def nano(tmp_path) -> Path:
-    """A copy of the default model, to be spoilt."""
+    """A copy of the default model, for tests that damage it."""
     return shutil.copytree(NANO, tmp_path / "nano")
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
-    """A model folder of a network that is calibrated in seconds; its weights are random."""
+    """A model folder of a network that takes seconds to calibrate; its weights are random."""
     torch = pytest.importorskip("torch")
     from lighttrack_ros.export.lighttrack import export_lighttrack
     from lighttrack_ros.networks.lighttrack import Architecture, LightTrack
@@ -67,7 +67,7 @@ def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
 
 
-def test_calibration_is_of_the_graphs_that_run_every_frame(calibrated):
+def test_only_graphs_that_run_every_frame_are_calibrated(calibrated):
     ranges = load_ranges(calibrated / "search.onnx")
     assert ranges.inputs >= 20
     assert load_ranges(calibrated / "template.onnx") is None
@@ -81,7 +81,7 @@ def test_calibration_is_of_the_graphs_that_run_every_frame(calibrated):
     assert all(ranges.ranges[name][0] >= 0 for name in relu)
 
 
-def test_what_was_calibrated_runs_and_is_near_fp32(calibrated):
+def test_a_calibrated_graph_runs_and_is_close_to_fp32(calibrated):
     inputs = {"crop": np.array(Scene(1)[0].image[:256, :256])}  # a kind of picture that was calibrated on
     with contextlib.closing(load_engine(calibrated / "template.onnx", "onnxruntime", 1, {"side": 128})) as engine:
         engine.input_buffers["crop"][:] = Scene(1)[0].image[64:192, 64:192]
@@ -101,7 +101,7 @@ def test_what_was_calibrated_runs_and_is_near_fp32(calibrated):
             assert 0 < error < 0.5, (backend, name)
 
 
-def test_a_model_that_is_not_calibrated_names_the_command(nano):
+def test_int8_without_ranges_fails_with_the_calibrate_command(nano):
     (nano / FILE).unlink()
     for backend in ("onnxruntime-int8", "tensorrt-int8-simulated"):
         with pytest.raises(LightTrackError, match=rf"nano: no {FILE}.*lighttrack calibrate .*nano --sequences DIR"):
@@ -123,13 +123,13 @@ def test_a_model_that_is_not_calibrated_names_the_command(nano):
         (lambda text: "a: [", "cannot be read"),
     ],
 )
-def test_ranges_that_are_no_good_name_the_command(nano, damage, complaint):
+def test_invalid_ranges_fail_with_the_calibrate_command(nano, damage, complaint):
     (nano / FILE).write_text(damage((nano / FILE).read_text()))
     with pytest.raises(LightTrackError, match=rf"{FILE}: {complaint}.*lighttrack calibrate .*nano --sequences DIR"):
         load_ranges(nano / "search.onnx")
 
 
-def test_a_tensor_without_range_is_named(nano):
+def test_the_error_names_a_tensor_without_a_range(nano):
     ranges = load_ranges(nano / "search.onnx")
     without = dataclasses.replace(ranges, ranges={})
     with pytest.raises(LightTrackError, match="no range was measured for the tensor /Sub_output_0"):
@@ -142,7 +142,7 @@ def test_too_few_crops_are_refused(small, tmp_path, capsys):
     assert "ran on 3 crops, at least 6 are needed" in capsys.readouterr().err
 
 
-def test_a_model_that_cannot_be_written_is_told_before_the_work(small, tmp_path, capsys):
+def test_a_read_only_model_folder_fails_before_calibration_starts(small, tmp_path, capsys):
     folder = tmp_path / "model"
     shutil.copytree(small, folder)
     (folder / "ranges.yaml").unlink(missing_ok=True)
@@ -152,7 +152,7 @@ def test_a_model_that_cannot_be_written_is_told_before_the_work(small, tmp_path,
     assert "ranges.yaml: cannot be written (Is a directory)" in capsys.readouterr().err
 
 
-def test_a_calibration_survives_its_file(nano):
+def test_saved_ranges_load_unchanged(nano):
     ranges = load_ranges(nano / "search.onnx")
     save_calibration(Calibration(("a", "b"), {"search.onnx": ranges}), nano)
     assert load_ranges(nano / "search.onnx") == ranges
@@ -160,7 +160,7 @@ def test_a_calibration_survives_its_file(nano):
 
 
 @pytest.mark.parametrize("strongly_typed", [True, False])
-def test_tensorrt_gets_symmetric_signed_values_with_a_scale_a_channel(strongly_typed):
+def test_tensorrt_gets_symmetric_signed_values_with_one_scale_per_channel(strongly_typed):
     ranges = load_ranges(NANO / "search.onnx")
     model = onnx.load_from_string(convert(NANO / "search.onnx", SIZES, "int8", strongly_typed=strongly_typed))
     arrays = constants(model)
@@ -196,7 +196,7 @@ def test_onnxruntime_gets_unsigned_activations_and_signed_weights():
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime-int8", "tensorrt-int8-simulated"])
-def test_int8_sees_what_fp32_sees_and_wrong_ranges_are_noticed(backend, nano, shared):
+def test_int8_boxes_match_fp32_and_wrong_ranges_do_not(backend, nano, shared):
     clips = shared / "training/videos"
 
     def problem() -> str:
@@ -218,8 +218,8 @@ def test_int8_sees_what_fp32_sees_and_wrong_ranges_are_noticed(backend, nano, sh
 
 
 @pytest.mark.parametrize("version", ["8.6.2", "10.3.0"])
-def test_a_plan_depends_on_the_calibration(nano, version, tmp_path, monkeypatch):
-    """Over the strict doubles, which refuse what TensorRT's parser would."""
+def test_the_plan_key_depends_on_the_ranges(nano, version, tmp_path, monkeypatch):
+    """On the strict doubles, which refuse what TensorRT's parser would refuse."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def load(graph: str, precision: str) -> int:

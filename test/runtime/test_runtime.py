@@ -1,4 +1,4 @@
-"""The engine protocol on ONNX Runtime: fixed sizes, bound buffers, clear refusals."""
+"""The engine protocol on the CPU backends: fixed sizes, bound buffers, clear errors."""
 
 import cv2
 import numpy as np
@@ -60,7 +60,7 @@ def test_inputs_may_be_given_held_or_written_in_place(graph, backend):
     assert engine.run({"x": np.arange(8, dtype=np.uint8).reshape(2, 4)[:, ::2]})["y"].tolist() == [[10, 12], [14, 16]]
 
 
-def test_one_engines_output_is_anothers_input(graph, backend):
+def test_an_engine_takes_another_engines_output_as_input(graph, backend):
     first, second = (
         load_engine(graph, backend, dimensions={"side": 1}),
         load_engine(graph, backend, dimensions={"side": 1}),
@@ -90,7 +90,7 @@ def test_wrong_inputs_are_refused_and_nothing_is_lost(graph, backend, inputs, co
     assert engine.run({})["y"].tolist() == [[5, 5], [5, 5]]
 
 
-def test_what_cannot_be_loaded_is_named(graph, backend, tmp_path):
+def test_the_error_names_a_graph_that_cannot_be_loaded(graph, backend, tmp_path):
     with pytest.raises(LightTrackError, match=r"none\.onnx: no such graph"):
         load_engine(tmp_path / "none.onnx")
     with pytest.raises(LightTrackError, match=r"backend is 'abacus', expected one of auto, onnxruntime"):
@@ -102,7 +102,7 @@ def test_what_cannot_be_loaded_is_named(graph, backend, tmp_path):
         load_engine(tmp_path / "rubbish.onnx", backend)
 
 
-def test_fewer_threads_than_none_are_refused(graph, backend):
+def test_negative_threads_are_refused(graph, backend):
     with pytest.raises(LightTrackError, match="threads is -1, expected 0"):
         load_engine(graph, backend, -1, {"side": 2})
 
@@ -113,8 +113,8 @@ def test_closing_twice_is_safe(graph, backend):
     engine.close()
 
 
-def test_openvino_sees_what_onnx_runtime_sees(mobile):
-    """On a processor that calculates in bfloat16 as on one that does not."""
+def test_openvino_matches_onnx_runtime(mobile):
+    """The bounds hold on processors with and without bfloat16."""
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     generator = np.random.default_rng(0)
     crop = cv2.resize(generator.integers(0, 256, (9, 9, 3), dtype=np.uint8), (256, 256), interpolation=cv2.INTER_CUBIC)

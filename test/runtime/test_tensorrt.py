@@ -1,4 +1,4 @@
-"""The TensorRT engine and its plan cache, over the strict doubles of CUDA and TensorRT (gpu_double.py)."""
+"""The TensorRT engine and its plan cache, on the strict doubles of CUDA and TensorRT (gpu_double.py)."""
 
 import dataclasses
 import itertools
@@ -45,7 +45,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def graphs(tmp_path) -> tuple[Path, Path]:
-    """A first graph, bytes to features, and a second that takes bytes and the features."""
+    """Two graphs: the first turns bytes into features, the second takes bytes and these features."""
     crop = helper.make_tensor_value_info("crop", TensorProto.UINT8, ["side", "side", 3])
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, 3])
     scaled = [
@@ -88,7 +88,7 @@ def expected(graphs, first_crop, second_crop) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("integrated", [False, True])
 @pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
 @pytest.mark.parametrize("version", ["8.6.2", "10.3.0", "11.4.0.106"])
-def test_frames_equal_onnxruntime_with_features_handed_over_by_address(graphs, binding, integrated, version):
+def test_outputs_equal_onnxruntime_with_features_passed_by_address(graphs, binding, integrated, version):
     with installed(Gpu(integrated=integrated), binding, version) as gpu:
         first, second = TensorRTEngine(graphs[0], FIRST, "fp32"), TensorRTEngine(graphs[1], SECOND, "fp32")
         features = None
@@ -117,7 +117,7 @@ def test_frames_equal_onnxruntime_with_features_handed_over_by_address(graphs, b
         second.close()
 
 
-def test_only_what_the_host_reads_is_copied_back(graphs):
+def test_only_outputs_that_the_host_reads_are_downloaded(graphs):
     with installed(Gpu(), "pycuda") as gpu:
         engine = TensorRTEngine(graphs[1], SECOND, "fp32")
         outputs = engine.run({})
@@ -130,7 +130,7 @@ def test_only_what_the_host_reads_is_copied_back(graphs):
         engine.close()
 
 
-def test_held_inputs_stay_and_arrays_are_taken_once(graphs):
+def test_held_inputs_stay_and_passed_arrays_apply_to_one_run(graphs):
     with installed(Gpu()):
         first, second = TensorRTEngine(graphs[0], FIRST, "fp32"), TensorRTEngine(graphs[1], SECOND, "fp32")
         first_crop, second_crop = crop_of(6, 1), crop_of(4, 2)
@@ -151,7 +151,7 @@ def test_held_inputs_stay_and_arrays_are_taken_once(graphs):
         second.close()
 
 
-def test_runs_in_another_thread_than_it_was_made_in(graphs):
+def test_an_engine_runs_in_another_thread_than_it_was_created_in(graphs):
     with installed(Gpu()):
         engine = TensorRTEngine(graphs[0], FIRST, "fp32")
         results = []
@@ -164,7 +164,7 @@ def test_runs_in_another_thread_than_it_was_made_in(graphs):
 
 
 @pytest.mark.parametrize("call", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate"])
-def test_without_a_graph_it_goes_on_and_says_so(graphs, caplog, call):
+def test_without_a_cuda_graph_it_runs_and_logs_why(graphs, caplog, call):
     with installed(Gpu()) as gpu:
         engine = TensorRTEngine(graphs[0], FIRST, "fp32")
         gpu.failing[call] = 0
@@ -179,7 +179,7 @@ def test_without_a_graph_it_goes_on_and_says_so(graphs, caplog, call):
         engine.close()
 
 
-def test_a_network_that_fails_inside_a_capture_runs_without(graphs, caplog):
+def test_a_network_that_fails_during_capture_runs_without_a_cuda_graph(graphs, caplog):
     with installed(Gpu()) as gpu:
         engine = TensorRTEngine(graphs[0], FIRST, "fp32")
         engine.run({})
@@ -192,8 +192,8 @@ def test_a_network_that_fails_inside_a_capture_runs_without(graphs, caplog):
 
 
 @pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
-def test_whatever_call_fails_nothing_is_left(graphs, binding, cache):
-    """Each call of a life in turn fails once; the error names the graph or CUDA, and all is given back."""
+def test_no_failing_call_leaks_resources(graphs, binding, cache):
+    """Let each CUDA and TensorRT call fail once; the error names the graph or CUDA, and everything is freed."""
     for number in itertools.count():
         gpu = Gpu()
         gpu.fail_at = number
@@ -226,7 +226,7 @@ def test_whatever_call_fails_nothing_is_left(graphs, binding, cache):
             return
 
 
-def test_errors_of_use(graphs):
+def test_wrong_use_raises_clear_errors(graphs):
     with installed(Gpu()):
         engine = TensorRTEngine(graphs[1], SECOND, "fp32")
         with pytest.raises(LightTrackError, match="no input 'image', expected crop, features"):
@@ -245,7 +245,7 @@ def test_errors_of_use(graphs):
             TensorRTEngine(graphs[0], {}, "fp32")
 
 
-def test_tensorrt_own_words_are_in_the_error(graphs):
+def test_the_error_contains_tensorrts_log_lines(graphs):
     for call in ("parse", "build_serialized_network", "create_network", "Builder", "Runtime"):
         with installed(Gpu()) as gpu:
             gpu.failing[call] = 0
@@ -253,7 +253,7 @@ def test_tensorrt_own_words_are_in_the_error(graphs):
                 TensorRTEngine(graphs[0], FIRST, "fp32")
 
 
-def test_plans_are_built_once_and_by_what_they_depend_on(graphs, cache):
+def test_a_plan_is_built_once_per_key(graphs, cache):
     def load(gpu=None, precision="fp16", dimensions=FIRST, version="10.3.0") -> int:
         with installed(gpu or Gpu(), tensorrt=version) as device:
             TensorRTEngine(graphs[0], dimensions, precision).close()
@@ -275,7 +275,7 @@ def test_plans_are_built_once_and_by_what_they_depend_on(graphs, cache):
 
 
 @pytest.mark.parametrize(("version", "seen"), [("8.6.2", ""), ("10.3.0", ", Timing tactics 1/5")])
-def test_a_long_compilation_is_heard_of(graphs, caplog, monkeypatch, version, seen):
+def test_a_long_compilation_logs_its_progress(graphs, caplog, monkeypatch, version, seen):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr("lighttrack_ros.runtime.plans._TELL_EVERY", 0.01)
     monkeypatch.setattr("lighttrack_ros.runtime.plans._LOOK_EVERY", 0.01)
@@ -302,7 +302,7 @@ def test_a_long_compilation_is_heard_of(graphs, caplog, monkeypatch, version, se
 @pytest.mark.parametrize(("version", "steps"), [("8.6.2", 5), ("10.3.0", 2)])
 @pytest.mark.parametrize("by", ["the watch", "a signal"])
 def test_a_compilation_can_be_stopped(graphs, cache, caplog, version, steps, by):
-    """At its next step where this TensorRT can, else at its end; nothing is kept, and nothing of it is left."""
+    """It stops at its next step if this TensorRT can, else at its end; no plan is kept, and everything is freed."""
     caplog.set_level(logging.INFO)
     done = []
     with installed(Gpu(), tensorrt=version) as gpu, watch() as watched:
@@ -324,7 +324,7 @@ def test_a_compilation_can_be_stopped(graphs, cache, caplog, version, steps, by)
         TensorRTEngine(graphs[0], FIRST, "fp32").close()  # nothing is in its way
 
 
-def test_two_that_want_the_same_plan_build_it_once(graphs, caplog):
+def test_two_threads_build_the_same_plan_once(graphs, caplog):
     caplog.set_level(logging.INFO)
     with installed(Gpu()) as gpu:
         with PlanCache().building():
@@ -340,7 +340,7 @@ def test_two_that_want_the_same_plan_build_it_once(graphs, caplog):
         assert gpu.calls.count("build_serialized_network") == 1
 
 
-def test_waiting_for_another_that_compiles_can_be_stopped(graphs):
+def test_waiting_for_another_compilation_can_be_stopped(graphs):
     with installed(Gpu()), PlanCache().building(), watch() as watched:
         watched.stop.set()
         with pytest.raises(LightTrackError, match="told to stop while another process is compiling"):
@@ -348,7 +348,7 @@ def test_waiting_for_another_that_compiles_can_be_stopped(graphs):
 
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", b"half"])
-def test_a_plan_that_does_not_load_is_built_anew(graphs, cache, caplog, damage):
+def test_a_plan_that_does_not_load_is_built_again(graphs, cache, caplog, damage):
     with installed(Gpu()):
         TensorRTEngine(graphs[0], FIRST, "fp32").close()
     (plan,) = cache.glob("*.plan")
@@ -363,7 +363,7 @@ def test_a_plan_that_does_not_load_is_built_anew(graphs, cache, caplog, damage):
     assert [record for record in caplog.records if "does not load" in record.message]
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(graphs, tmp_path, monkeypatch, caplog):
+def test_a_read_only_cache_costs_only_time(graphs, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     for _ in range(2):
@@ -373,7 +373,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(graphs, tmp_path, monkey
     assert [record for record in caplog.records if "will not be kept" in record.message]
 
 
-def test_timings_of_another_gpu_are_no_reason_to_fail(graphs, cache):
+def test_timings_of_another_gpu_are_ignored(graphs, cache):
     with installed(Gpu()):
         TensorRTEngine(graphs[0], FIRST, "fp32").close()
     (timings,) = cache.glob("*.timings")
@@ -383,7 +383,7 @@ def test_timings_of_another_gpu_are_no_reason_to_fail(graphs, cache):
         assert gpu.calls.count("build_serialized_network") == 1
 
 
-def test_auto_takes_tensorrt_where_it_is_and_says_why_not(graphs, caplog):
+def test_auto_takes_tensorrt_if_it_is_found_and_else_logs_why_not(graphs, caplog):
     caplog.set_level(logging.INFO)
     with installed(Gpu()):
         engine = load_engine(graphs[0], "auto", dimensions=FIRST)
@@ -404,7 +404,7 @@ def test_auto_takes_tensorrt_where_it_is_and_says_why_not(graphs, caplog):
             load_engine(graphs[0], "tensorrt", dimensions=FIRST)
 
 
-def test_auto_survives_a_graph_that_does_not_compile(graphs, caplog):
+def test_auto_falls_back_if_a_graph_does_not_compile(graphs, caplog):
     with installed(Gpu()) as gpu:
         gpu.failing["build_serialized_network"] = 0
         engine = load_engine(graphs[0], "auto", dimensions=FIRST)
@@ -412,7 +412,7 @@ def test_auto_survives_a_graph_that_does_not_compile(graphs, caplog):
         assert [record for record in caplog.records if "made to fail" in record.message]
 
 
-def test_tensorrt_missing_says_how_to_install_it(graphs, monkeypatch):
+def test_without_tensorrt_the_error_says_how_to_install_it(graphs, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LightTrackError, match=r"JetPack 6 and 7: sudo apt install python3-libnvinfer.*Desktop: pip"):
         load_engine(graphs[0], "tensorrt", dimensions=FIRST)
@@ -431,7 +431,7 @@ def test_timing_repeats_the_last_run(graphs, binding):
 
 
 def test_the_double_is_strict():
-    """A double that lets everything pass would prove nothing."""
+    """A double that accepts every call would prove nothing."""
     gpu = Gpu()
     with pytest.raises(ContractError, match="no current context"):
         gpu.allocate(4, pinned=False)
@@ -467,7 +467,7 @@ def scene():
 @pytest.mark.parametrize("integrated", [False, True])
 @pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
 def test_a_whole_tracker_gives_onnxruntimes_boxes(scene, binding, integrated):
-    """The engines' hand-over inside a tracker, two targets one after the other; after the load nothing is new."""
+    """Engines pass tensors on inside a tracker, for two targets in turn; nothing is allocated after loading."""
     model = load_model(NANO)
     reference = create_tracker(model, "onnxruntime", 1)
     with installed(Gpu(integrated=integrated), binding) as gpu:
@@ -490,7 +490,7 @@ def test_a_whole_tracker_gives_onnxruntimes_boxes(scene, binding, integrated):
         tracker.close()
 
 
-def test_an_engine_that_nobody_closes_gives_all_back(graphs):
+def test_an_engine_that_is_not_closed_frees_everything_when_collected(graphs):
     with installed(Gpu()):
         outputs = TensorRTEngine(graphs[0], FIRST, "fp32").run({})
         with pytest.raises(LightTrackError, match="features: the engine that gave it is gone"):
@@ -505,7 +505,7 @@ DISTORTIONS = {
 }
 
 
-def test_what_was_compiled_is_compared_with_onnxruntime_once(caplog):
+def test_a_compiled_model_is_compared_with_onnxruntime_once(caplog):
     caplog.set_level(logging.INFO)
 
     def comparisons() -> int:
@@ -530,7 +530,7 @@ def test_what_was_compiled_is_compared_with_onnxruntime_once(caplog):
     assert comparisons() == 0
 
 
-def test_a_plan_for_small_targets_alone_that_is_wrong_is_found():
+def test_a_wrong_plan_for_small_targets_only_is_found():
     with installed(Gpu()) as gpu:
         # Cells of the larger of the two search sizes.
         gpu.distort = lambda output: DISTORTIONS["boxes"](output) if output.shape[-1] == 18 else output
@@ -539,7 +539,7 @@ def test_a_plan_for_small_targets_alone_that_is_wrong_is_found():
 
 
 @pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
-def test_auto_survives_networks_that_compile_but_do_not_run(caplog, binding):
+def test_auto_falls_back_if_networks_compile_but_do_not_run(caplog, binding):
     with installed(Gpu(), binding) as gpu:
         gpu.failing["execute_async_v3"] = 0
         with pytest.raises(LightTrackError, match="the network does not run") as kept:
@@ -555,7 +555,7 @@ def test_auto_survives_networks_that_compile_but_do_not_run(caplog, binding):
 
 
 @pytest.mark.parametrize("distortion", DISTORTIONS)
-def test_plans_that_see_something_else_are_refused_and_not_kept(caplog, distortion):
+def test_plans_with_wrong_results_are_refused_and_deleted(caplog, distortion):
     with installed(Gpu()) as gpu:
         gpu.distort = DISTORTIONS[distortion]
         with pytest.raises(LightTrackError, match=r"lighttrack_nano in fp16, compiled by tensorrt 10.* does not see"):
@@ -651,7 +651,7 @@ def test_selftest_compares_times_and_reports(capsys, tmp_path, sequence):
 
 @pytest.mark.parametrize("integrated", [False, True])
 @pytest.mark.parametrize("binding", ["cuda-bindings", "pycuda"])
-def test_selftest_leaves_nothing_where_a_copy_fails(binding, integrated):
+def test_selftest_frees_everything_if_a_copy_fails(binding, integrated):
     with installed(Gpu(integrated=integrated), binding):
         assert all(spread["p50"] > 0 for spread in selftest.time_preprocessing(2).values())
     for works in range(3):
@@ -663,7 +663,7 @@ def test_selftest_leaves_nothing_where_a_copy_fails(binding, integrated):
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
-    """Small models with weights at random, by tracker."""
+    """Small models with random weights, by tracker."""
     torch = pytest.importorskip("torch")
     from lighttrack_ros.networks import dytrack, mixformerv2
 
@@ -683,7 +683,7 @@ def imported(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["mixformerv2", "dytrack"])
 def test_selftest_times_the_plans_that_the_tracker_uses(imported, name):
-    """A second plan of each graph would cost a Jetson minutes, and nobody would ever compare or use it."""
+    """It must not compile a second plan of each graph: that takes a Jetson minutes, and no tracker would use it."""
     with installed(Gpu()) as gpu:
         create_tracker(load_model(imported / name), "tensorrt-fp32").close()
         used = len(PlanCache().entries())

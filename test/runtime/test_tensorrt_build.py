@@ -1,6 +1,6 @@
-"""What can be proved of TensorRT without a GPU: its real builder takes every graph, and the doubles do not lie.
+"""Checks of TensorRT without a GPU: its real builder compiles every graph, and the doubles match the real bindings.
 
-The builder is that of TensorRT for RTX, which has TensorRT's interface and compiles on a machine without GPU.
+The builder is TensorRT for RTX's, which has TensorRT's interface and compiles on machines without a GPU.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ def trt():
 
 @pytest.fixture(scope="module")
 def graphs_of(tmp_path_factory):
-    """Model -> its graphs, each with the sizes of its free dimensions."""
+    """Graphs by model, each with the sizes of its free dimensions."""
     torch = pytest.importorskip("torch")
     from lighttrack_ros.export.dytrack import export_dytrack
     from lighttrack_ros.export.mixformerv2 import export_mixformerv2
@@ -97,19 +97,19 @@ def test_every_graph_compiles_in_every_precision(trt, graphs_of, name):
             assert timings == b""  # this TensorRT keeps none
 
 
-def test_the_plan_is_for_the_gpu_that_was_asked_for(trt):
+def test_the_plan_is_for_the_requested_gpu(trt):
     model = convert(NANO / "template.onnx", {"side": 128}, "fp16")
     plans = [build.build_plan(trt, model, "fp16", compute_capability=capability)[0] for capability in (AMPERE, ADA)]
     assert plans[0] != plans[1]
 
 
-def test_a_graph_that_the_builder_refuses_gives_its_words(trt):
+def test_a_refused_graph_raises_the_builders_messages(trt):
     bytes_first = (NANO / "template.onnx").read_bytes()  # as exported: bytes go into a transpose
     with pytest.raises(build.LightTrackError, match=r"(?s)TensorRT cannot parse the graph: .*UInt8"):
         build.build_plan(trt, bytes_first, "fp32", compute_capability=AMPERE)
 
 
-def test_the_builder_tells_how_far_it_is_and_can_be_stopped(trt):
+def test_the_builder_reports_progress_and_can_be_stopped(trt):
     texts = []
 
     class Told(build.Progress):
@@ -137,8 +137,8 @@ def test_the_builder_tells_how_far_it_is_and_can_be_stopped(trt):
 
 
 @pytest.mark.parametrize("name", ["lighttrack", "mixformerv2", "dytrack"])
-def test_conversion_keeps_what_the_network_says(graphs_of, name):
-    """fp32 to the last bits; fp16 as far as its weights go: ONNX Runtime's CPU kernels add up in fp32."""
+def test_conversion_keeps_the_networks_outputs(graphs_of, name):
+    """fp32 matches to the last bits. fp16 tests only the rounding of weights: ONNX Runtime's CPU kernels sum in fp32."""
     rng = np.random.default_rng(0)
     for graph, dimensions in graphs_of(name):
         engine = OnnxRuntimeEngine(graph, dimensions, 1)
@@ -163,7 +163,7 @@ def test_the_tensorrt_double_has_the_signatures_of_tensorrt_for_rtx(trt):
 
 
 def test_the_tensorrt_double_has_the_signatures_of_tensorrt(tmp_path):
-    """Against NVIDIA's bindings wheel; the libraries behind it (gigabytes) are replaced by empty functions."""
+    """Compared with NVIDIA's bindings wheel; the libraries behind it (gigabytes) are replaced by empty functions."""
     package = find_spec("tensorrt_bindings")
     compiler = shutil.which("cc")
     if package is None or compiler is None or not shutil.which("nm") or not shutil.which("readelf"):
@@ -242,8 +242,8 @@ cuda.close()
 
 
 @pytest.mark.parametrize("driver", [12060, 13000])
-def test_the_real_cuda_bindings_bring_every_call_to_the_driver(tmp_path, driver):
-    """Of JetPack 6 and of JetPack 7; what arrives is checked in C (cuda_stub.c)."""
+def test_the_real_cuda_bindings_pass_every_call_to_the_driver(tmp_path, driver):
+    """For the drivers of JetPack 6 and 7; cuda_stub.c, in C, checks the arguments that arrive."""
     bindings, compiler = pytest.importorskip("cuda.bindings"), shutil.which("cc")
     if compiler is None:
         pytest.skip("needs a C compiler")
@@ -258,7 +258,7 @@ def test_the_real_cuda_bindings_bring_every_call_to_the_driver(tmp_path, driver)
 
 
 def any_ranges(graph):
-    """For every tensor: whether a graph compiles does not depend on them."""
+    """Any range for every tensor: whether a graph compiles does not depend on the values."""
     names = {name for node in onnx.load(graph).graph.node for name in [*node.input, *node.output]}
     return Ranges("", 1, (), dict.fromkeys(names, (-8.0, 8.0)))
 
@@ -279,7 +279,7 @@ def network_specs(network):
 
 
 def double_methods():
-    """Class and method of all that the double of TensorRT offers."""
+    """Class and name of every method of the TensorRT double."""
     double = tensorrt_module(Gpu(), "11.0.0")
     kinds = ["Builder", "INetworkDefinition", "IBuilderConfig", "ITimingCache", "OnnxParser", "ParserError", "Runtime"]
     kinds += ["ICudaEngine", "IExecutionContext"]
@@ -294,7 +294,7 @@ def double_methods():
 
 
 def double_names():
-    """Class and name of every constant and attribute that the double of TensorRT offers."""
+    """Class and name of every constant and attribute of the TensorRT double."""
     double = tensorrt_module(Gpu(), "11.0.0")
     enums = ["NetworkDefinitionCreationFlag", "BuilderFlag", "MemoryPoolType", "TensorIOMode", "DataType"]
     found = [(kind, member.name) for kind in enums for member in getattr(double, kind)]
@@ -309,7 +309,7 @@ def double_names():
 
 
 def compare_signatures(docs):
-    """The double's parameters are the real ones from the first on, in name, and all further ones have defaults."""
+    """The double has the real parameters, by name, from the first on; further real parameters have defaults."""
     double = tensorrt_module(Gpu(), "11.0.0")
     for (kind, name), doc in docs.items():
         signature = inspect.signature(getattr(getattr(double, kind), name))

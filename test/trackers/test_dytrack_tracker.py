@@ -1,4 +1,4 @@
-"""DyTrack run stage by stage against the network run whole; where it stops, and the guards round that."""
+"""DyTrack run stage by stage, compared with the whole network; the exit policy."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ START = Box(140, 100, 40, 30)
 
 @pytest.fixture(scope="module")
 def network():
-    """Weights at random: what is tested here is where they are run, not what they have learned."""
+    """Random weights are enough: these tests check which stages run, not accuracy."""
     torch.manual_seed(0)
     network = DyTrack(TINY).eval()
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_stages_equal_the_network_run_whole_at_every_exit(network, model, frames
     tracker.close()
 
 
-def test_a_stage_that_is_not_needed_is_not_run(model, frames, monkeypatch):
+def test_stages_after_the_exit_do_not_run(model, frames, monkeypatch):
     tracker = tracker_with(model, modes={"balanced": (0.0,) * FULL}, doubt=0.0)
     tracker.init(frames[0], START)
     for stage in tracker._stages[1:]:
@@ -97,7 +97,7 @@ def test_a_new_target_forgets_the_old(model, frames):
     assert [tracker.update(frame) for frame in frames[3:]] == [fresh.update(frame) for frame in frames[3:]]
 
 
-def test_bad_starts_lose_nothing(model, frames):
+def test_a_refused_box_keeps_the_old_target(model, frames):
     tracker = tracker_with(model)
     with pytest.raises(LightTrackError, match="no target"):
         tracker.update(frames[0])
@@ -114,7 +114,7 @@ def parameters(**changes):
 
 
 def exits_of(policy, qualities_of_frames):
-    """Exit of each frame, given the quality that every exit would claim."""
+    """Exit of each frame, given the quality that every exit would report."""
     exits = []
     for qualities in qualities_of_frames:
         index = next(index for index, quality in enumerate(qualities) if policy.stops(index, quality))
@@ -162,7 +162,7 @@ def test_the_mode_chooses_the_thresholds():
         ({"audit_interval": 0}, "audit_interval is 0, expected 1 to 10000"),
     ],
 )
-def test_wrong_settings_are_named(model, tmp_path, changes, complaint):
+def test_the_error_names_a_wrong_setting(model, tmp_path, changes, complaint):
     for graph in model.template_graphs + model.search_graphs:
         (tmp_path / graph.name).symlink_to(graph)
     wrong = dataclasses.replace(model.hyper_parameters, **changes)
@@ -171,7 +171,7 @@ def test_wrong_settings_are_named(model, tmp_path, changes, complaint):
         load_model(tmp_path)
 
 
-def test_the_folder_says_what_it_holds(model):
+def test_model_yaml_describes_the_graphs(model):
     assert (model.tracker, model.architecture) == ("dytrack", "sizes_64_128_channels_128_24_exits_1_2_4_5")
     assert (model.hyper_parameters.max_exit, len(model.search_graphs)) == (FULL, FULL + 1)
     with pytest.raises(LightTrackError, match="for the tracker 'dytrack', not for 'mixformerv2'"):

@@ -1,4 +1,4 @@
-"""The LightTrack tracker against the official one's trajectories, and on what a camera may do to it."""
+"""The LightTrack tracker compared with the official tracker's boxes; bad boxes and unusual frames."""
 
 import dataclasses
 
@@ -61,7 +61,7 @@ def test_every_box_equals_the_official_trackers(mobile, shared, golden, settings
 
 @pytest.fixture
 def lively(mobile):
-    """A tracker that notes the side of every crop it searches."""
+    """A tracker that records the side of every crop that it searches."""
     tracker = create_tracker(load_model(mobile), threads=1)
     sides = []
     for engine in tracker._search_engines:
@@ -74,7 +74,7 @@ def lively(mobile):
     return tracker, sides
 
 
-def test_a_calm_target_is_looked_for_near_by_and_found_where_the_whole_search_finds_it(lively, mobile, shared):
+def test_a_calm_target_is_found_in_the_small_crop_where_the_whole_search_finds_it(lively, mobile, shared):
     tracker, sides = lively
     whole = create_tracker(dataclasses.replace(load_model(mobile), **AS_PUBLISHED), threads=1)
     frames = frames_of(shared, "woman")
@@ -210,7 +210,7 @@ def test_any_box_and_any_size_of_frame_give_a_finite_estimate(tracker, box, size
         assert 0 <= estimate.box.y <= size[1]
 
 
-def test_cells_that_say_zero_or_nan(tracker):
+def test_cells_with_zero_or_nan_distances(tracker):
     search = tracker._searches[0]
     parameters = LightTrackHyperParameters()
     logits, distances = np.full((1, 1, 16, 16), 9, np.float32), np.zeros((1, 4, 16, 16), np.float32)
@@ -223,7 +223,7 @@ def test_cells_that_say_zero_or_nan(tracker):
         search.decode(logits, distances, 64, 64, parameters)
 
 
-def test_graphs_in_the_wrong_places_are_named(model):
+def test_the_error_names_swapped_graphs(model):
     mixed_up = dataclasses.replace(load_model(model), graphs=Graphs(search=("template.onnx",)))
     with pytest.raises(LightTrackError, match="no 'logits' among the inputs and outputs"):
         create_tracker(mixed_up, "onnxruntime", 1)

@@ -1,4 +1,4 @@
-"""MixFormerV2's tracker against the authors' own run with a scripted network; what it does between frames."""
+"""MixFormerV2's tracker compared with the authors' runs of a scripted network; its work between frames."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,12 +139,12 @@ def test_clipping_equals_the_authors(trace):
 
 @pytest.fixture
 def frames():
-    """Frames that all differ, so that every crop tells which one it was taken from."""
+    """Frames that all differ, so that every crop identifies its frame."""
     rng = np.random.default_rng(1)
     return [from_bgr(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8)) for _ in range(40)]
 
 
-def test_new_templates_wait_for_idle_time_and_serve_only_when_all_blocks_are_done(script, frames):
+def test_new_templates_are_computed_in_idle_time_and_used_when_all_blocks_are_done(script, frames):
     tracker = script.start(make_model(interval=4), scores=[0.9] * 40)
     tracker.init(frames[0], Box(60, 40, 30, 30))
     first = tracker._search.kept
@@ -161,7 +161,7 @@ def test_new_templates_wait_for_idle_time_and_serve_only_when_all_blocks_are_don
     assert not np.array_equal(script.searched[-1][1], first)
 
 
-def test_without_idle_time_the_latest_templates_replace_those_that_wait(script, frames):
+def test_without_idle_time_the_latest_template_replaces_the_waiting_one(script, frames):
     tracker = script.start(make_model(interval=2), scores=[0.6, 0.9] * 20)
     tracker.init(frames[0], Box(60, 40, 30, 30))
     first = tracker._search.kept
@@ -176,7 +176,7 @@ def test_without_idle_time_the_latest_templates_replace_those_that_wait(script, 
     assert np.array_equal(tracker._search.kept, wanted)
 
 
-def test_a_block_that_takes_longer_than_the_time_left_is_not_begun(script, frames):
+def test_a_block_that_takes_longer_than_the_time_left_is_not_started(script, frames):
     tracker = script.start(make_model(interval=1), scores=[0.9] * 5)
     tracker.init(frames[0], Box(60, 40, 30, 30))
     tracker.update(frames[1])
@@ -195,7 +195,7 @@ def test_an_interval_without_a_good_score_goes_back_to_the_first_template(script
     assert seen == [True] * 3 + [False] * 3 + [True] * 3
 
 
-def test_what_is_seen_while_looking_about_is_no_template(script, frames):
+def test_frames_of_a_search_for_a_lost_target_do_not_become_templates(script, frames):
     tracker = script.start(make_model(interval=3), scores=[0.9] * 9)
     tracker.init(frames[0], Box(60, 40, 30, 30))
     for frame in frames[1:4]:
@@ -224,7 +224,7 @@ def test_a_second_init_forgets_the_first(script, frames):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 300), (300, 5), (2000, 11)])
-def test_frames_of_any_size_may_follow(script, frames, size):
+def test_the_frame_size_may_change(script, frames, size):
     tracker = script.start(make_model(interval=1), boxes=[(1, 1, 3, 3), (-2, -2, -1, -1)] * 3, scores=[0.9] * 6)
     tracker.init(frames[0], Box(150, 110, 30, 30))
     other = from_bgr(np.full((*size, 3), 90, np.uint8))
@@ -245,7 +245,7 @@ def test_frames_of_any_size_may_follow(script, frames, size):
         (Box(500, 10, 10, 10), "outside the frame"),
     ],
 )
-def test_a_bad_start_is_refused_and_loses_nothing(script, frames, box, complaint):
+def test_a_bad_box_is_refused_and_the_old_target_kept(script, frames, box, complaint):
     tracker = script.start(make_model())
     with pytest.raises(LightTrackError, match="no target"):
         tracker.update(frames[0])
@@ -255,13 +255,13 @@ def test_a_bad_start_is_refused_and_loses_nothing(script, frames, box, complaint
     assert tracker.update(frames[1]).box.width > 0
 
 
-def test_a_huge_box_asks_for_no_huge_crop(script, frames):
+def test_a_huge_box_does_not_need_a_huge_crop(script, frames):
     tracker = script.start(make_model())
     tracker.init(frames[0], Box(-1e8, -1e8, 2e8, 2e8))
     tracker.update(frames[1])
 
 
-def test_an_answer_that_is_not_finite_is_an_error(script, frames):
+def test_an_output_that_is_not_finite_is_an_error(script, frames):
     tracker = script.start(make_model(), boxes=[(0.5, float("nan"), 0.2, 0.2)])
     tracker.init(frames[0], Box(60, 40, 30, 30))
     with pytest.raises(LightTrackError, match="not finite"):

@@ -1,4 +1,4 @@
-"""The committed default model: small enough to ship, its licence beside it, and it holds the demo's target."""
+"""The committed default model: its size, its licence, and tracking of the demo's target."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from lighttrack_ros.trackers import create_tracker
 FOLDER = Path(__file__).resolve().parents[2] / "engines/lighttrack_nano"
 
 
-def test_it_is_under_four_megabytes_with_its_licence() -> None:
+def test_the_default_model_is_under_four_megabytes_with_its_licence() -> None:
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 4_000_000
     assert "Copyright (c) 2021 Multimedia Research" in (FOLDER / "LICENSE").read_text()
     assert load_model(FOLDER).provenance.licence.startswith("MIT")
 
 
-def test_it_keeps_the_target_of_the_generated_scene() -> None:
+def test_the_default_model_keeps_the_target_of_the_generated_scene() -> None:
     tracker = create_tracker(load_model(FOLDER))
     overlaps = []
     for index, shot in enumerate(Scene()):
