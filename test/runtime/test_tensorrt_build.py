@@ -138,7 +138,7 @@ def test_the_builder_reports_progress_and_can_be_stopped(trt):
 
 @pytest.mark.parametrize("name", ["lighttrack", "mixformerv2", "dytrack"])
 def test_conversion_keeps_the_networks_outputs(graphs_of, name):
-    """fp32 matches to the last bits. fp16 tests only the rounding of weights: ONNX Runtime's CPU kernels sum in fp32."""
+    """fp32 matches to the last bits. fp16 tests only the weights' rounding: ONNX Runtime on the CPU sums in fp32."""
     rng = np.random.default_rng(0)
     for graph, dimensions in graphs_of(name):
         engine = OnnxRuntimeEngine(graph, dimensions, 1)
