@@ -534,7 +534,7 @@ def test_a_wrong_plan_for_small_targets_only_is_found():
     with installed(Gpu()) as gpu:
         # Cells of the larger of the two search sizes.
         gpu.distort = lambda output: DISTORTIONS["boxes"](output) if output.shape[-1] == 18 else output
-        with pytest.raises(LightTrackError, match="does not see"):
+        with pytest.raises(LightTrackError, match="does not agree with ONNX Runtime"):
             create_tracker(load_model(NANO), "tensorrt")
 
 
@@ -558,7 +558,7 @@ def test_auto_falls_back_if_networks_compile_but_do_not_run(caplog, binding):
 def test_plans_with_wrong_results_are_refused_and_deleted(caplog, distortion):
     with installed(Gpu()) as gpu:
         gpu.distort = DISTORTIONS[distortion]
-        with pytest.raises(LightTrackError, match=r"lighttrack_nano in fp16, compiled by tensorrt 10.* does not see"):
+        with pytest.raises(LightTrackError, match=r"lighttrack_nano in fp16, compiled by tensorrt 10.* does not agree"):
             create_tracker(load_model(NANO), "tensorrt")
         assert PlanCache().entries() == []
         tracker = create_tracker(load_model(NANO), "auto")
