@@ -384,7 +384,7 @@ def test_timings_of_another_gpu_are_ignored(graphs, cache):
 
 
 def test_auto_takes_tensorrt_if_it_is_found_and_else_logs_why_not(graphs, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     with installed(Gpu()):
         engine = load_engine(graphs[0], "auto", dimensions=FIRST)
         assert engine.backend == "tensorrt"
@@ -394,7 +394,10 @@ def test_auto_takes_tensorrt_if_it_is_found_and_else_logs_why_not(graphs, caplog
         gpu.failing["cuInit"] = 0
         engine = load_engine(graphs[0], "auto", dimensions=FIRST)
         assert engine.backend == "onnxruntime"
-    (line,) = {record.message for record in caplog.records if "onnxruntime" in record.message}
+    (line,) = {record.message for record in caplog.records if record.message.startswith("no TensorRT here")}
+    assert "ONNX Runtime on the CPU" in line
+    assert "docs/tensorrt.md" in line
+    (line,) = {record.message for record in caplog.records if record.message.startswith("no TensorRT: ")}
     assert "cuInit" in line
     assert "--runtime nvidia (Jetson) or --gpus all" in line
     tensorrt_is_here.cache_clear()
