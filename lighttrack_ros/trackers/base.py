@@ -19,13 +19,13 @@ class Estimate:
     """The result of one frame.
 
     Attributes:
-        box: in pixels of the frame, as the authors' code reports it.
-        confidence: the network's own score, 0..1, before any penalty; not comparable between models,
-            see `session`.
-        evidence: score, 0..1, that the target is anywhere in the search region; None if `confidence` is that score.
-        appearance: the network's features of the box's content, (channels,) float32 of length 1; None if the
-            network does not give any.
-        network: start and end of the network's run, time.perf_counter() each.
+        box: pixels of the frame, as the authors' code reports it.
+        confidence: the network's own score, 0..1, before any penalty; what it is worth differs
+            from model to model, see `session`.
+        evidence: score, 0..1, that the target is anywhere in the search region; None where `confidence` is that.
+        appearance: how what is in the box looks to the network, (channels,) float32 of length 1; None where the
+            network does not say.
+        network: when the network was started and when its outputs were there, time.perf_counter().
         exit_index: exit after which the network stopped, from 0; -1 for networks without exits.
     """
 

@@ -19,16 +19,16 @@ from lighttrack_ros.runtime.load import Backend
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
 
-_CALM = 0.3  # of the target's context: after a larger move in one frame, the next does not use the small crop first
-_LOOK = 2  # cells on each side of the target's centre whose features are its appearance: half of the template's
+_CALM = 0.3  # of the target's context: a move within a frame up to which it is looked for near by in the next
+_LOOK = 2  # cells to each side of a target's centre that tell how it looks: half the template's
 _SMALLEST = 10.0  # pixels; the authors' lower limit on the target's sides
 
 
 class LightTrackTracker(Tracker):
     """LightTrack (CVPR 2021): one template, never updated; one run of the search network per frame.
 
-    With `near_size`, which is not in the paper: while the target moves little, a smaller crop is searched first, and
-    in the same frame the whole crop if the small one does not clearly show the target.
+    Beyond the paper, where `near_size` is set: while the target moves little, a smaller crop is searched first, and
+    the whole one in the same frame if the target is not plainly there.
 
     Args:
         model: one with `tracker: lighttrack`.
@@ -116,7 +116,7 @@ class LightTrackTracker(Tracker):
             engine.close()
 
     def _sight(self, frame: Frame, target: _Target, context: float, search: _Search) -> _Sight:
-        """Search one crop around the target's last position."""
+        """Search one crop about where the target was."""
         scale = self._template_size / context
         side = max(1, round_half_away(context + (search.side - self._template_size) / scale))
         x0, y0 = _corner(target.centre_x, side), _corner(target.centre_y, side)
@@ -153,7 +153,7 @@ class _Target(NamedTuple):
     height: float
     fill: Array  # (3,) uint8 BGR
     search: _Search  # chosen at the start by the target's size
-    calm: bool  # whether the small crop may be searched first
+    calm: bool  # whether it may be looked for near by first
 
 
 class _Found(NamedTuple):
@@ -169,7 +169,7 @@ class _Found(NamedTuple):
 
 
 class _Sight(NamedTuple):
-    """The result of one search crop."""
+    """What one search crop shows."""
 
     found: _Found
     appearance: Array | None
@@ -241,17 +241,17 @@ class _Search:
         )
 
     def appearance(self, features: Array, found: _Found) -> Array:
-        """The mean feature vector around the found centre, (channels,) float32 of length 1.
+        """How the network sees what it found, (channels,) float32 of length 1.
 
         Args:
-            features: (1, channels, n, n), the search features that are matched with the template.
+            features: (1, channels, n, n), those that are matched with the template.
         """
         rows, columns = (self._look(offset) for offset in (found.y, found.x))
         mean: Array = features[0, :, rows, columns].mean(axis=(1, 2), dtype=np.float32)
         return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
     def _look(self, offset: float) -> slice:
-        """The cells around a point; at the map's edge, the nearest cells of the same number."""
+        """Cells about a point; the nearest so many where that is at the map's edge."""
         first = self._cells // 2 + round(offset / self._stride) - _LOOK
         first = min(max(first, 0), self._cells - 2 * _LOOK)
         return slice(first, first + 2 * _LOOK)

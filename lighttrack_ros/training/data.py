@@ -77,7 +77,7 @@ def read_videos(folder: Path, exclude: Iterable[str] = (), include: Iterable[str
 
 
 def read_clips(folder: Path, cache: Path, exclude: Iterable[str] = (), every: int = 3, side: int = 512) -> list[Clip]:
-    """Each `every`-th frame of every labelled video `folder/NAME/clip.mp4` with `groundtruth.txt` beside it.
+    """Every labelled video `folder/NAME/clip.mp4` with `groundtruth.txt` beside it, of which each `every`-th frame.
 
     A video is decoded once into `cache`; its frames are memory-mapped from there and take memory only while used.
 

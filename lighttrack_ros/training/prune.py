@@ -58,7 +58,7 @@ def inherit(student: LightTrack, teacher: LightTrack, images: Tensor) -> None:
 
 
 def _statistics(teacher: LightTrack, images: Tensor) -> dict[str, Tensor]:
-    """Mean magnitude of each input channel of every module of the backbone, and the mean gate of squeeze-excites."""
+    """Mean magnitude of each input channel of every module of the backbone, and of squeeze-excites the mean gate."""
     found: dict[str, Tensor] = {}
     hooks = []
     for name, module in teacher.features.named_modules():
@@ -83,7 +83,7 @@ def _inherit_block(name: str, block: Any, source: Any, statistics: dict[str, Ten
     if middle > wide:
         raise LightTrackError(f"cannot inherit {name}: the student has {middle} channels there, the teacher {wide}")
     project = getattr(source, last).weight[:, :, 0, 0]
-    # Mean contribution of each channel to the block's output.
+    # What a channel adds to the block's output, on average.
     importance = project.norm(dim=0) * statistics[f"{name}.{last}"]
     keep = importance.argsort(descending=True)[:middle].sort().values
     has_gate, had_gate = (not isinstance(b.se, nn.Identity) for b in (block, source))

@@ -61,7 +61,7 @@ def test_every_box_equals_the_official_trackers(mobile, shared, golden, settings
 
 @pytest.fixture
 def lively(mobile):
-    """A tracker that records the side of every crop that it searches."""
+    """A tracker that notes the side of every crop it searches."""
     tracker = create_tracker(load_model(mobile), threads=1)
     sides = []
     for engine in tracker._search_engines:
@@ -74,7 +74,7 @@ def lively(mobile):
     return tracker, sides
 
 
-def test_a_calm_target_is_found_in_the_small_crop_where_the_whole_search_finds_it(lively, mobile, shared):
+def test_a_calm_target_is_looked_for_near_by_and_found_where_the_whole_search_finds_it(lively, mobile, shared):
     tracker, sides = lively
     whole = create_tracker(dataclasses.replace(load_model(mobile), **AS_PUBLISHED), threads=1)
     frames = frames_of(shared, "woman")
