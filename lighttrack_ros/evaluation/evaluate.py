@@ -7,7 +7,6 @@ beside those of papers and of other implementations. What that word is worth is 
 from __future__ import annotations
 
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import metrics
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media import sequences
+from lighttrack_ros.runtime.host import usable_cores
 from lighttrack_ros.trackers.base import Tracker
 
 
@@ -134,7 +134,7 @@ def describe_machine() -> str:
         if lines:
             name = lines[0].split(":")[-1].strip("\0 \t")
             break
-    return f"{name}, {len(os.sched_getaffinity(0))} CPUs, Python {platform.python_version()}"
+    return f"{name}, {usable_cores()} CPUs, Python {platform.python_version()}"
 
 
 def _figures(score: metrics.Accuracy, times: metrics.StepTimes) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
 
+    from lighttrack_ros.errors import NO_ROS, LightTrackError
     from lighttrack_ros.node.transport import TRACKER_PROFILE, transport_environment, tune_malloc
 
     tune_malloc()
@@ -58,7 +59,6 @@ def main() -> int:
         print(f"tracker: {str(error).partition(', at ')[0]}", file=sys.stderr)
         return 1
 
-    from lighttrack_ros.errors import LightTrackError
     from lighttrack_ros.node.logs import forward_logs
     from lighttrack_ros.node.tracker_node import TrackerNode
 
@@ -75,10 +75,6 @@ def main() -> int:
     return 0
 
 
-NO_ROS = (
-    "needs ROS 2 and this package's messages: source a ROS 2 (. /opt/ros/<distro>/setup.sh), or install its wheels "
-    "(`make demo` in a checkout does), and install lighttrack_ros there"
-)
 _ROSOUT = 0.5  # seconds for /rosout's subscribers to find a node that ends at once
 
 
