@@ -18,7 +18,7 @@ from lighttrack_ros.media.frames import parse_size
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
 from lighttrack_ros.outputs import check_outputs, write_json
 from lighttrack_ros.pictures.plot_file import check_plot
-from lighttrack_ros.rig.latency_bench import Overload, Steady, measure_overload, measure_steady, measure_step
+from lighttrack_ros.rig.latency_bench import LOADED, Overload, Steady, measure_overload, measure_steady, measure_step
 from lighttrack_ros.rig.latency_clips import clip_of_bag, clip_of_scene, clip_of_sequence
 from lighttrack_ros.rig.latency_rig import ECHO, NODE, Clip, Rig
 
@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="640x480", help="of the generated scene (default: %(default)s)")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
     parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="the node's parameter of that name (default: its own)")
+    parser.add_argument("--spin", action="store_true", help="let ONNX Runtime's threads wait busily, to compare")
+    parser.add_argument("--nice", type=int, help="nice value of the node's threads, to compare")
+    parser.add_argument("--fifo-priority", type=int, help="SCHED_FIFO priority of the node's threads, to compare")
+    parser.add_argument(
+        "--load", type=int, default=0, metavar="N", help="measure beside N busy processes too (default: %(default)s)"
+    )
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
         "--rate", default="30", help="frames a second; max looks for the highest that is kept up with (default: 30)"
@@ -68,6 +75,12 @@ def run(args: argparse.Namespace) -> int:
         raise LightTrackError(f"--runs is {args.runs}, expected at least 1")
     if not 0.5 <= args.seconds <= 86400:
         raise LightTrackError(f"--seconds is {args.seconds}, expected 0.5 to 86400")
+    if not 0 <= args.load <= 1000:
+        raise LightTrackError(f"--load is {args.load}, expected a number of busy processes, 0 to 1000")
+    if args.load and factors is not None:
+        raise LightTrackError("--load and --overload: one at a time")
+    parameters = {name: getattr(args, name) for name in ("threads", "spin", "nice", "fifo_priority")}
+    parameters = {name: value for name, value in parameters.items() if value not in (None, False)}
     if args.plot is not None:
         check_plot(args.plot)
     model = load_model(args.model)
@@ -76,8 +89,8 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lighttrack_latency_")))
         clip = _clip(args, folder)
-        rig = stack.enter_context(Rig(clip, model, args.backend, folder))
-        title = f"{model.name}, {clip.title}"
+        rig = stack.enter_context(Rig(clip, model, args.backend, folder, parameters))
+        title = ", ".join([model.name, clip.title, *(f"{name} {value}" for name, value in parameters.items())])
         print(f"{title}; {describe_machine()}", flush=True)
         if factors is not None:
             step = measure_step(rig)
@@ -89,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
                 subtitle = f"cameras faster than the tracker, {args.seconds:g} s each; {describe_machine()}"
                 _plot_overload(args.plot, title, subtitle, factors, overload)
         else:
-            steady = measure_steady(rig, rate, args.runs, args.seconds, _tell)
+            steady = measure_steady(rig, rate, args.runs, args.seconds, _tell, args.load)
             figures = steady.figures
             _print_steady(figures)
             if args.plot is not None:
@@ -138,13 +151,21 @@ def _print_steady(figures: dict[str, Any]) -> None:
     print(f"\n{'ms':34}" + "".join(f"{name:>8}" for name in columns))
     rows = [("end-to-end latency, node", node["latency_ms"]), ("end-to-end latency, echo", echo["latency_ms"])]
     rows += [(f"  {name}", node["parts_ms"][name]) for name in PARTS]
+    loaded = figures.get(LOADED)
+    if loaded:
+        rows.append((f"node beside {figures['load']} busy processes", loaded["latency_ms"]))
+        rows += [(f"  {name}", loaded["parts_ms"][name]) for name in PARTS]
     for name, row in rows:
         print(f"{name:34}" + "".join(f"{row[column]:8.2f}" for column in columns))
     print(
         f"the node adds to the transport    {added['all']:8.2f} (network {added['network']:.2f}, "
         f"all else {added['rest']:.2f})"
     )
-    for who, of in ((NODE, node), (ECHO, echo)):
+    if loaded:
+        ratios = {name: loaded["latency_ms"][name] / node["latency_ms"][name] for name in ("p50", "p95", "p99")}
+        words = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+        print(f"beside {figures['load']} busy processes the node's latency is, times the other: {words}")
+    for who, of in ((NODE, node), (ECHO, echo), *([(LOADED, loaded)] if loaded else [])):
         jitter, frames, rate = of["jitter_ms"], of["frames"], of["rate_hz"]
         print(
             f"{who}: jitter mean {jitter['mean']:.2f}, max {jitter['max']:.2f} ms; {frames['sent']:.0f} frames sent, "

@@ -7,6 +7,7 @@ from collections import deque
 
 _WINDOW = 150  # images
 _LEAST = 20  # images before anything is said
+_PAUSE = 3 * 10**9  # nanoseconds: a longer gap is no loss of single images
 _LONG = 1.5  # periods: a longer gap has missing images in it
 _SHARE = 0.1  # of the gaps that must be as short as the period, for it to be the camera's
 
@@ -27,13 +28,13 @@ class LossMeter:
 
     def add(self, stamp: int) -> int:
         """An image has arrived, with the camera's stamp in nanoseconds; returns how many are missing just before it."""
-        if self._stamps and stamp <= self._stamps[-1]:
-            self.restart()  # a bag that began again, or stamps that do not move
+        if self._stamps and not 0 < stamp - self._stamps[-1] < _PAUSE:
+            self.restart()  # a bag that began again, stamps that do not move, a camera that was silent
         self._stamps.append(stamp)
         period = self._period()
         if not period:
             return 0
-        return max(0, round((self._stamps[-1] - self._stamps[-2]) / period) - 1)
+        return _missing(self._stamps[-1] - self._stamps[-2], period)
 
     @property
     def rate(self) -> float:
@@ -47,15 +48,17 @@ class LossMeter:
         period = self._period()
         if not period:
             return 0.0
-        sent = round((self._stamps[-1] - self._stamps[0]) / period) + 1
-        return max(0.0, 1 - len(self._stamps) / sent)
+        missing = sum(_missing(gap, period) for gap in self._gaps())
+        return missing / (missing + len(self._stamps))
+
+    def _gaps(self) -> list[int]:
+        return [after - before for before, after in itertools.pairwise(self._stamps)]
 
     def _period(self) -> float:
         """Nanoseconds between two images as the camera takes them; 0 where the stamps are too few or too irregular."""
         if len(self._stamps) < _LEAST:
             return 0.0
-        stamps = list(self._stamps)
-        gaps = [after - before for before, after in itertools.pairwise(stamps)]
+        gaps = self._gaps()
         ordered = sorted(gaps)
         need = max(3, round(_SHARE * len(gaps)))
         for index, shortest in enumerate(ordered):
@@ -69,3 +72,7 @@ class LossMeter:
         turns = sum(before != after for before, after in itertools.pairwise(long))
         # One change of pace is the camera's own.
         return float(period if turns > 2 or not any(long) else sorted(gaps[-5:])[2])
+
+
+def _missing(gap: float, period: float) -> int:
+    return max(0, round(gap / period) - 1)

@@ -16,10 +16,12 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import latency
 from lighttrack_ros.evaluation.latency import MISSED_LIMIT, Run
 from lighttrack_ros.rig.latency_rig import ECHO, NODE, Rig
+from lighttrack_ros.rig.load import busy_processes
 
 _EASY_RATE = 15.0  # Hz: at which what a step takes is found out
 _PROBE_SECONDS = 3.0
 _PROBES = 14
+LOADED = "loaded"  # the node's figures beside busy processes
 
 Tell = Callable[[str], object]  # what is going on, a line each
 
@@ -30,6 +32,7 @@ class Steady:
 
     node: list[Run]
     echo: list[Run]
+    loaded: list[Run]  # of the node, while other processes were busy; empty if none were to be
     figures: dict[str, Any]
 
 
@@ -43,12 +46,13 @@ class Overload:
     figures: dict[str, Any]
 
 
-def measure_steady(rig: Rig, rate: float, count: int, seconds: float, tell: Tell) -> Steady:
+def measure_steady(rig: Rig, rate: float, count: int, seconds: float, tell: Tell, load: int = 0) -> Steady:
     """Runs of tracker and echo in turn at a rate that the tracker may keep up with.
 
     Args:
         rate: frames a second; inf looks for the highest of which less than 5 % is missed.
         count, seconds: how many runs of each, and of what length.
+        load: busy processes beside a further run of the tracker in each turn.
 
     Raises:
         LightTrackError: a process ended, too few boxes came, or no rate is low enough.
@@ -57,20 +61,30 @@ def measure_steady(rig: Rig, rate: float, count: int, seconds: float, tell: Tell
     if math.isinf(rate):
         peak = rate = _peak_throughput(rig, tell)
     runs: dict[str, list[Run]] = {NODE: [], ECHO: []}
+    loaded = []
     for number in range(count):
         for who in (NODE, ECHO) if number % 2 else (ECHO, NODE):
             runs[who].append(rig.measure(who, rate, seconds))
         p50s = {who: 1e3 * float(np.median(of[-1].latencies)) for who, of in runs.items()}
         words = f"node p50 {p50s[NODE]:.2f} ms, echo p50 {p50s[ECHO]:.2f} ms"
-        tell(f"run {number + 1} of {count}: {words}, {runs[NODE][-1].missed} missed")
+        words += f", {runs[NODE][-1].missed} missed"
+        if load:
+            with busy_processes(load):
+                loaded.append(rig.measure(NODE, rate, seconds))
+            words += f"; beside {load} busy processes p50 {1e3 * float(np.median(loaded[-1].latencies)):.2f} ms"
+            words += f", {loaded[-1].missed} missed"
+        tell(f"run {number + 1} of {count}: {words}")
     each = {who: [run.figures() for run in of] for who, of in runs.items()}
     figures: dict[str, Any] = {"rate_hz": rate, "seconds": seconds, "runs": count}
     if peak is not None:
         figures["peak_throughput_hz"] = peak
     figures |= {who: latency.conclude(of) for who, of in each.items()}
     figures["added_ms"] = latency.added(runs[NODE], runs[ECHO])
+    if load:
+        each[LOADED] = [run.figures() for run in loaded]
+        figures |= {"load": load, LOADED: latency.conclude(each[LOADED])}
     figures["each_run"] = each
-    return Steady(runs[NODE], runs[ECHO], figures)
+    return Steady(runs[NODE], runs[ECHO], loaded, figures)
 
 
 def measure_step(rig: Rig) -> float:

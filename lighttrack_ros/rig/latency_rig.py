@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,16 @@ class Rig:
 
     Args:
         folder: for logs.
+        parameters: further ones of the node, by name.
     """
 
-    def __init__(self, clip: Clip, model: Model, backend: str, folder: Path) -> None:
+    def __init__(
+        self, clip: Clip, model: Model, backend: str, folder: Path, parameters: Mapping[str, object] | None = None
+    ) -> None:
         self._clip = clip
         self._folder = folder
         self._namespaces = {who: f"/lighttrack_bench_{os.getpid()}/{who}" for who in (NODE, ECHO)}
-        node_command = processes.node_command(self._namespaces[NODE], model, backend)
+        node_command = processes.node_command(self._namespaces[NODE], model, backend, parameters)
         echo_command = [sys.executable, "-m", "lighttrack_ros.rig.echo"]
         if clip.compressed:
             node_command += ["-p", "image_transport:=compressed"]

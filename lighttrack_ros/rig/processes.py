@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,15 @@ def prepare_environment() -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
-def node_command(namespace: str, model: Model, backend: str) -> list[str]:
-    return [
-        sys.executable, "-m", "lighttrack_ros.node", "--ros-args", "-r", f"__ns:={namespace}",
-        "-p", f"model:={model.folder.resolve()}", "-p", f"backend:={backend}",
-    ]  # fmt: skip
+def node_command(
+    namespace: str, model: Model, backend: str, parameters: Mapping[str, object] | None = None
+) -> list[str]:
+    """`parameters` are further ones of the node, by name."""
+    chosen = {"model": model.folder.resolve(), "backend": backend, **(parameters or {})}
+    command = [sys.executable, "-m", "lighttrack_ros.node", "--ros-args", "-r", f"__ns:={namespace}"]
+    for name, value in chosen.items():
+        command += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
+    return command
 
 
 def camera_command(source: str, topic: str, rate: float, stamps: Path, bag_topic: str | None = None) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -11,13 +13,14 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
-from node_harness import image_message, wait_for  # noqa: E402
+from node_harness import ROOT, image_message, wait_for  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 
 from lighttrack_ros.errors import LightTrackError  # noqa: E402
 from lighttrack_ros.geometry import Box  # noqa: E402
 from lighttrack_ros.image import from_bgr  # noqa: E402
+from lighttrack_ros.node.deferred_service import Answer  # noqa: E402
 from lighttrack_ros.node.diagnostics import Health  # noqa: E402
 from lighttrack_ros.node.frame_buffer import Arrival, FrameBuffer  # noqa: E402
 from lighttrack_ros.node.messages import Stamped, read_compressed_image, read_header, read_image  # noqa: E402
@@ -306,3 +309,58 @@ def test_percentiles_and_rates(monkeypatch):
     assert health.percentiles()["processing_p50_ms"] == "2.00"
     clock[0] += 60
     assert health.rates()["images_received_hz"] == 0.0
+
+
+def test_an_answer_is_sent_once_whichever_comes_first():
+    for given_first in (True, False):
+        answer, sent = Answer(), []
+        if given_first:
+            answer.give("first")
+            answer.give("second")
+        answer.send_by(sent.append)
+        answer.give("third")
+        answer.give("fourth")
+        assert sent == (["first"] if given_first else ["third"])
+
+
+def test_little_shared_memory_is_warned_of(monkeypatch):
+    from lighttrack_ros.node import transport
+
+    for size, warned in ((64 << 20, True), (512 << 20, False)):
+        monkeypatch.setattr(
+            transport.os, "statvfs", lambda _, size=size: SimpleNamespace(f_frsize=4096, f_blocks=size // 4096)
+        )
+        assert ("--shm-size=512m" in transport.little_shared_memory()) == warned
+
+
+def test_scheduling_is_as_it_was_unless_asked_for():
+    """In a process of its own: nice and affinity are the whole process's."""
+    code = """
+import os, sys
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.node.scheduling import Scheduling
+import threading
+waiting = threading.Event()
+thread = threading.Thread(target=waiting.wait); thread.start()
+scheduling, cpus = Scheduling(), os.sched_getaffinity(0)
+assert scheduling.arrange(0, 0, "all") == "", "nothing is asked for that is so already"
+one = min(cpus)
+assert scheduling.arrange(5, 0, str(one)) == ""
+for number in (threading.get_native_id(), thread.native_id):
+    assert os.getpriority(os.PRIO_PROCESS, number) == 5 and os.sched_getaffinity(number) == {one}
+assert scheduling.arrange(5, 0, "all") == "" and os.sched_getaffinity(thread.native_id) == cpus
+for wrong in ("99999", "", "a", "0,", "0-1"):
+    try:
+        scheduling.arrange(0, 0, wrong)
+    except LightTrackError as error:
+        assert "parameter cpus is" in str(error)
+    else:
+        sys.exit(wrong)
+os.setpriority = lambda *_: (_ for _ in ()).throw(PermissionError())
+os.sched_setscheduler = os.setpriority
+words = scheduling.arrange(-5, 10, "all")
+assert "nice -5" in words and "ulimit -e 25" in words and "ulimit -r 10" in words and "SYS_NICE" in words
+waiting.set()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr

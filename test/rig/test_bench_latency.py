@@ -49,15 +49,17 @@ def environment():
 def test_a_bag_gives_figures_that_add_up_and_a_picture(bag, model, tmp_path, environment):
     out = bench(
         "--bag", bag, "--model", model, "--rate", "10", "--runs", "1", "--seconds", "2",
+        "--load", "1", "--threads", "1",
         "--json", tmp_path / "figures.json", "--plot", tmp_path / "plot.png", environment=environment,
     )  # fmt: skip
     figures = json.loads((tmp_path / "figures.json").read_text())
-    for who in ("node", "echo"):
+    assert figures["load"] == 1
+    for who in ("node", "echo", "loaded"):
         frames, latency = figures[who]["frames"], figures[who]["latency_ms"]
         assert frames["sent"] == frames["received"] + frames["missed"]
         assert 10 <= frames["sent"] <= 21
         assert 0 < latency["min"] <= latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["max"]
-        assert set(figures[who]["cpu_percent"]) == {"camera", who, "observer", "others"}
+        assert set(figures[who]["cpu_percent"]) == {"camera", who.replace("loaded", "node"), "observer", "others"}
         assert all(size > 20 for size in figures[who]["memory_mb"].values())
     parts = figures["node"]["parts_ms"]
     assert list(parts) == list(PARTS)
@@ -66,7 +68,15 @@ def test_a_bag_gives_figures_that_add_up_and_a_picture(bag, model, tmp_path, env
     added = figures["added_ms"]
     assert added["all"] == pytest.approx(added["network"] + added["rest"])
     assert cv2.imread(str(tmp_path / "plot.png")).shape[1] == 1600
-    for words in ("the node adds to the transport", "end-to-end latency, node", "jitter", "figures.json", "plot.png"):
+    for words in (
+        "node beside 1 busy processes",
+        "times the other: p50",
+        "the node adds to the transport",
+        "end-to-end latency, node",
+        "jitter",
+        "figures.json",
+        "plot.png",
+    ):
         assert words in out
 
 
@@ -91,6 +101,8 @@ def test_overload_counts_what_it_drops(bag, model, tmp_path, environment):
         (["--rate", "0"], "--rate is '0'"),
         (["--overload", "-1"], "--overload is"),
         (["--runs", "0"], "--runs is 0"),
+        (["--load", "-1"], "--load is -1"),
+        (["--load", "1", "--overload", "2"], "--load and --overload"),
         (["--seconds", "nan"], "--seconds is nan"),
         (["--size", "7"], "--size is '7'"),
         (["--model", "no_such_model"], "no_such_model"),
