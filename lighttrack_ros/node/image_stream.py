@@ -52,6 +52,7 @@ class ImageStream:
         on_incompatible: called with rclpy's event in the stream's thread, when a publisher cannot serve it.
         is_wanted: whether every image is. While it says no, the newest is handed on five times a second and the
             others stay with the middleware: taking an image costs more than all else that an idle node does.
+        on_lost: called with the number of images that the middleware knows to have lost, in the stream's thread.
 
     Attributes:
         topic: the full name, remapped.
@@ -71,12 +72,14 @@ class ImageStream:
         on_image: Callable[[bytes], None],
         on_incompatible: Callable[[Any], None],
         is_wanted: Callable[[], bool] = lambda: True,
+        on_lost: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._node = node
         self._message_type = message_type
         self._on_image = on_image
         self._on_incompatible = on_incompatible
         self._is_wanted = is_wanted
+        self._on_lost = on_lost
         self._name, self.topic = topic, node.resolve_topic_name(topic)
         self._asked = _overridden(node, self.topic, reliability)
         self.reliability = BEST_EFFORT  # it goes with every publisher that may come
@@ -108,8 +111,11 @@ class ImageStream:
     def _subscribe(self) -> Any:
         reliability = ReliabilityPolicy.RELIABLE if self.reliability == RELIABLE else ReliabilityPolicy.BEST_EFFORT
         callbacks: dict[str, Any] = {"incompatible_qos": self._on_incompatible}
-        if "matched" in inspect.signature(SubscriptionEventCallbacks).parameters:  # from Iron on
+        known = inspect.signature(SubscriptionEventCallbacks).parameters
+        if "matched" in known:  # from Iron on
             callbacks["matched"] = self._on_matched
+        if "message_lost" in known:
+            callbacks["message_lost"] = lambda event: self._on_lost(int(event.total_count_change))
         try:
             return self._node.create_subscription(
                 self._message_type,

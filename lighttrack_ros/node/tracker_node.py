@@ -56,6 +56,7 @@ from lighttrack_ros.trackers import Tracker, create_tracker
 
 _SILENCE = 3.0  # seconds without an image before the log says so
 _LOSS_SHARE = 0.1  # of the images: less is counted, and not complained of
+_REMEDY = f"the camera's process needs {CAMERA_PROFILE}, see docs/node.md"
 
 
 class TrackerNode(LifecycleNode):
@@ -168,6 +169,7 @@ class TrackerNode(LifecycleNode):
             self._on_image,
             self._on_incompatible,
             self._is_wanted,
+            self._on_lost,
         )
         loop = TrackingLoop(
             loaded.tracker,
@@ -290,13 +292,24 @@ class TrackerNode(LifecycleNode):
         share = self._loss.lost_share
         if share < _LOSS_SHARE:
             self._health.count("images_lost", missing)
-            return
+        else:
+            self._complain_of_loss(
+                stream, f"{100 * share:.0f} %", f" ({self._loss.rate:.1f} Hz by their stamps)", missing
+            )
+
+    def _on_lost(self, count: int) -> None:
+        """In the stream's thread; where so few images arrive that their stamps tell nothing, the middleware knows."""
+        active = self._active
+        if active is not None and active.stream.takes_all and not self._loss.rate:
+            self._complain_of_loss(active.stream, "most", "", count)
+
+    def _complain_of_loss(self, stream: ImageStream, share: str, rate: str, count: int) -> None:
         self._health.problem(
             "images_lost",
-            f"{100 * share:.0f} % of the images of {stream.topic} ({self._loss.rate:.1f} Hz by their stamps) are lost "
-            f"before they arrive here, received in {stream.reliability.replace('_', ' ')}; start the camera's process "
-            f"with the Fast DDS profile {fastdds_profile(CAMERA_PROFILE)} (docs/node.md, Raw images)",
-            number=missing,
+            f"{share} of the images of {stream.topic}{rate} are lost before they arrive here, received in "
+            f"{stream.reliability.replace('_', ' ')}; start the camera's process with the Fast DDS profile "
+            f"{fastdds_profile(CAMERA_PROFILE)} (docs/node.md, Raw images)",
+            number=count,
         )
 
     def _publish(self, outcome: Outcome) -> None:
@@ -481,6 +494,8 @@ class TrackerNode(LifecycleNode):
             if time.monotonic() - self._last_image > _SILENCE:
                 self._health.problem("silent_camera", words)
             return DiagnosticStatus.WARN, words
+        if new["images_lost"] and not self._loss.rate:
+            return DiagnosticStatus.WARN, f"most of the images on {topic} are lost on the way: {_REMEDY}"
         if new["internal_errors"] or new["tracker_errors"]:
             return DiagnosticStatus.ERROR, "errors while tracking, see the log"
         if new["bad_images"]:
@@ -489,8 +504,7 @@ class TrackerNode(LifecycleNode):
             share = 100 * self._loss.lost_share
             return (
                 DiagnosticStatus.WARN,
-                f"{share:.0f} % of the images on {topic} are lost on the way: the camera's process needs "
-                f"{CAMERA_PROFILE}, see docs/node.md",
+                f"{share:.0f} % of the images on {topic} are lost on the way: {_REMEDY}",
             )
         return DiagnosticStatus.OK, self._last_report.state.name.lower() if self._enabled else "disabled"
 
@@ -500,9 +514,11 @@ class TrackerNode(LifecycleNode):
             hint = "check QoS and the camera's transport, see docs/node.md"
             return f"no images on {topic} ({len(publishers)} publishers: {hint})"
         kind = "sensor_msgs/msg/CompressedImage" if topic.endswith("/compressed") else "sensor_msgs/msg/Image"
-        ours = self._annotated_publisher.topic_name
+        # Not what trackers draw, which is no camera's.
         others = [
-            name for name, types in self.get_topic_names_and_types() if kind in types and name not in (topic, ours)
+            name
+            for name, types in self.get_topic_names_and_types()
+            if kind in types and name != topic and not name.endswith("/annotated")
         ]
         published = [name for name in others if self.count_publishers(name)]
         # The most similar first.
