@@ -1,4 +1,4 @@
-"""The `lighttrack` command: a thin file a subcommand; what it does lives in the room of its subject."""
+"""The `lighttrack` command line; run `lighttrack COMMAND --help` for a subcommand's arguments."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ COMMANDS: Commands = {
     "replay": ("replay", "publish a rosbag2, a video or a folder of frames as a camera"),
     "scene": ("scene", "write the generated scene as a sequence or a rosbag2"),
     "evaluate": ("evaluate", "one-pass evaluation on sequences with ground truth"),
-    "fit-session": ("fit_session", "find out on sequences from what confidence on a model may be believed"),
+    "fit-session": ("fit_session", "fit, on sequences, the limits from which a target counts as found or lost"),
     "bench": (
         {
             "models": ("bench_models", "parameters, MACs and time per frame of every network (needs torch)"),
-            "exits": ("bench_exits", "what a trained DyTrack's exits save and lose (needs torch)"),
-            "latency": ("bench_latency", "from an image's stamp to its box in another process, over ROS 2"),
+            "exits": ("bench_exits", "time and accuracy of a trained DyTrack's exits (needs torch)"),
+            "latency": ("bench_latency", "time from an image's stamp to its box in another process, over ROS 2"),
             "compare": ("bench_compare", "our models and OpenCV's trackers: accuracy against time"),
         },
         "latency through the node, time of a step, cost of a network, on this machine",
     ),
-    "calibrate": ("calibrate", "measure on sequences what a model needs to run in int8"),
+    "calibrate": ("calibrate", "measure the ranges that a model needs to run in int8"),
     "compile": ("compile", "compile a model for this machine's GPU with TensorRT"),
     "selftest": ("selftest", "compare TensorRT on this machine with ONNX Runtime, and time it"),
     "import": ("import_", "turn a published checkpoint into a model folder"),
-    "export": ("export", "write a model's graphs anew from a checkpoint, keeping its settings"),
+    "export": ("export", "rewrite a model's graphs from a checkpoint, keeping its settings"),
     "tune-exits": ("tune_exits", "set a DyTrack's thresholds from held-out videos"),
     "train": ("train", "train or distil a LightTrack or DyTrack model"),
     "download": ("download", "fetch a published checkpoint and import it"),

@@ -1,4 +1,4 @@
-"""What several commands take, read from text."""
+"""Parse arguments that several commands have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parse_box(text: str) -> Box:
 
 
 def parse_rate(text: str, least: float = 0.0) -> float:
-    """Frames a second; inf for `max`.
+    """Frames per second; inf for `max`.
 
     Raises:
         LightTrackError: no number, or outside `least` (0: more than 0) to 10,000.

@@ -1,4 +1,4 @@
-"""`lighttrack bench compare`: our models and others' trackers over the same sequences, accuracy against time."""
+"""`lighttrack bench compare`: accuracy against time of our models and other trackers on the same sequences."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from lighttrack_ros.trackers.base import Tracker
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder a sequence inside")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these sequences alone")
+    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder per sequence inside")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="use only these sequences")
     parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these sequences out")
     parser.add_argument(
         "--models",
         nargs="+",
         default=[DEFAULT_MODEL],
         metavar="MODEL[@BACKEND]",
-        help="names or folders of our models, each with the backend that runs it; @plain runs a LightTrack as it is "
+        help="names or folders of our models, each with the backend to run it; @plain runs a LightTrack as it is "
         f"usually ported, for comparison (default: {DEFAULT_MODEL})",
     )
     parser.add_argument(
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         choices=[*CLASSICAL],
         metavar="NAME",
-        help=f"trackers of OpenCV: {', '.join(CLASSICAL)} (default: those that are installed; with no name: none)",
+        help=f"OpenCV's trackers: {', '.join(CLASSICAL)} (default: all that are installed; without names: none)",
     )
     parser.add_argument(
         "--peers",
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"not in this OpenCV: {', '.join(missing)} ({CONTRIB} has them)")
         without = [sequence.name for sequence in found if sequence.truth is None]
         if without:
-            print(f"left out, for want of ground truth: {', '.join(without)}")
+            print(f"left out, without ground truth: {', '.join(without)}")
         frames = sum(sequence.frames.count or 0 for sequence in with_truth)
         with tqdm(total=frames, unit="frame", leave=False, disable=None) as bar:
             standings = compare(entrants, with_truth, bar.update)
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _enter(args: argparse.Namespace, entrants: list[Entrant]) -> list[str]:
-    """Load all that was asked for into `entrants`; returns the names that this OpenCV lacks."""
+    """Load all requested trackers into `entrants`; returns the names of those missing in this OpenCV."""
     for wanted in args.models:
         name, _, backend = wanted.partition("@")
         model = load_model(name)

@@ -1,4 +1,4 @@
-"""`lighttrack bench exits`: what a trained DyTrack's exits save, what they lose, and when they are taken."""
+"""`lighttrack bench exits`: time and accuracy of a trained DyTrack's exits, and on which frames they are taken."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from lighttrack_ros.outputs import check_outputs, write_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="name or folder of a DyTrack model")
-    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder a sequence inside")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these sequences alone")
+    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder per sequence inside")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="use only these sequences")
     parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these sequences out")
-    parser.add_argument("--against", metavar="MODEL", help="a model of the same exits to compare with, exit by exit")
+    parser.add_argument("--against", metavar="MODEL", help="a model with the same exits to compare with, exit by exit")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: half of the cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
 
@@ -87,8 +87,8 @@ def _print(figures: dict[str, Any]) -> None:
                 f"  {row['overlap_difference']:+.3f} +- {row['standard_error']:.3f}"
                 f"   {row['sequences_overlap_better']:2} of {row['sequences']}"
             )
-    print("\n* on the frames of the probe: the way of the last exit, begun again from the truth where it is lost")
-    print("** mean of the sequences' means, every frame looked at from the truth of the frame before")
+    print("\n* all exits start from the last exit's box of the frame before; from the true box where it is lost")
+    print("** mean of the sequences' means; every frame starts from the true box of the frame before")
 
 
 def _shares(values: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""`lighttrack bench latency`: camera, tracker and observer in three processes, and what passes between them timed."""
+"""`lighttrack bench latency`: end-to-end latency of camera, tracker and observer in three processes, and its parts."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _tell = functools.partial(print, flush=True)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--bag", type=Path, metavar="BAG", help="a rosbag2 (default: the generated scene)")
-    source.add_argument("--sequence", type=Path, metavar="DIR", help="frames or a video with the target's box beside")
-    parser.add_argument("--topic", help="of the bag's images (default: the only ones)")
+    source.add_argument("--sequence", type=Path, metavar="DIR", help="frames or a video with a file of boxes")
+    parser.add_argument("--topic", help="topic of the bag's images (default: its only image topic)")
     parser.add_argument("--box", metavar="X,Y,W,H", help="the target in the first frame, pixels")
     parser.add_argument("--size", default="640x480", help="of the generated scene (default: %(default)s)")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
@@ -45,14 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
-        "--rate", default="30", help="frames a second; max looks for the highest that is kept up with (default: 30)"
+        "--rate", default="30", help="frames per second; max: find the highest rate without loss (default: 30)"
     )
     pace.add_argument(
         "--overload",
         nargs="*",
         type=float,
         metavar="FACTOR",
-        help="instead: cameras that many times faster than the tracker (default: 2 5 20)",
+        help="measure cameras this many times faster than the tracker instead (default: 2 5 20)",
     )
     parser.add_argument("--runs", type=int, default=5, help="the best and the worst are dropped (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each run (default: %(default)g)")
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _clip(args: argparse.Namespace, folder: Path) -> Clip:
-    """What the arguments say is to be shown; a painted scene goes into `folder`."""
+    """The clip that the arguments describe; a generated scene is drawn into `folder`."""
     if args.topic is not None and args.bag is None:
         raise LightTrackError("--topic goes with --bag")
     box = None if args.box is None else parse_box(args.box)
@@ -177,7 +177,7 @@ def _print_steady(figures: dict[str, Any]) -> None:
         print(f"{who}: % of a core: {cpu}; resident MB: {memory}")
     others = max(node["cpu_percent"]["others"], echo["cpu_percent"]["others"])
     if others > _BUSY:
-        print(f"the machine is busy: others took {others:.0f} % of a core; of these figures only ratios mean something")
+        print(f"the machine is busy: others took {others:.0f} % of a core; only ratios of these figures are reliable")
     if "peak_throughput_hz" in figures:
         print(f"peak throughput: {figures['peak_throughput_hz']:.1f} Hz (highest rate with under 5 % missed)")
 

@@ -12,9 +12,9 @@ from lighttrack_ros.outputs import check_outputs, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--models", nargs="+", default=[], metavar="NAME", help="these networks alone")
+    parser.add_argument("--models", nargs="+", default=[], metavar="NAME", help="measure only these networks")
     parser.add_argument("--rounds", type=int, default=20, help="runs of each (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads a run; 0: half of the cores")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads per run; 0: half of the cores")
     parser.add_argument("--backend", default="onnxruntime", help="what runs them (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
 

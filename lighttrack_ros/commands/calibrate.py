@@ -1,4 +1,4 @@
-"""`lighttrack calibrate`: what int8 needs to know of a model, measured on the crops that its tracker really cuts."""
+"""`lighttrack calibrate`: measure the ranges that int8 needs, on the crops that the model's tracker really cuts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lighttrack_ros.trackers.calibrate import calibrate
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help="name or folder (default: %(default)s)")
-    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder a sequence inside")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these sequences alone")
+    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder per sequence inside")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="use only these sequences")
     parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these sequences out")
 
 

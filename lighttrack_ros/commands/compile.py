@@ -1,4 +1,4 @@
-"""`lighttrack compile`: a model's networks compiled for this machine's GPU before they are needed."""
+"""`lighttrack compile`: compile a model's networks for this machine's GPU ahead of time."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sequences",
         type=Path,
         metavar="DIR",
-        help="compare with ONNX Runtime on frames of these, a folder each as for evaluate (default: a generated scene)",
+        help="compare with ONNX Runtime on these, one folder each as for evaluate (default: a generated scene)",
     )
     parser.add_argument("--frames", type=int, default=100, help="frames compared (default: %(default)s)")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--list", action="store_true", help="list the compiled plans instead")
-    other.add_argument("--prune", action="store_true", help="delete plans that nothing here can use any more instead")
+    other.add_argument("--prune", action="store_true", help="delete plans that this machine cannot use any more")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def _compile(args: argparse.Namespace) -> None:
     print(f"\nDifferences to ONNX Runtime in fp32 on {len(parity.pixels)} frames of {where}:\n{parity.table()}")
     problem = parity.problem()
     if problem:
-        raise LightTrackError(f"{problem}: {model.name} is no good in {args.precision} here, its plans are deleted")
+        raise LightTrackError(f"{problem}: {model.name} cannot be used in {args.precision} here, its plans are deleted")
 
 
 def _list(entries: list[Entry], cache: PlanCache) -> None:

@@ -1,4 +1,4 @@
-"""`lighttrack demo`: a camera, the tracker node and an observer, three processes over real ROS 2."""
+"""`lighttrack demo`: a camera, the tracker node and an observer as three ROS 2 processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lighttrack_ros.rig.demo import Film, film_of_scene, film_of_video, run_proc
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", metavar="FILE", help="a video or a folder of images (default: the generated scene)")
     parser.add_argument("--box", metavar="X,Y,W,H", help="the target in the video's first frame, pixels")
-    parser.add_argument("--rate", type=float, help="frames a second (default: the video's own, the scene's 30)")
+    parser.add_argument("--rate", type=float, help="frames per second (default: the video's own, the scene's 30)")
     parser.add_argument("--size", default="640x480", help="of the generated scene (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the generated scene (default: %(default)s)")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""`lighttrack download`: a published checkpoint from its authors' repository, checked and imported."""
+"""`lighttrack download`: download a published checkpoint from its authors' repository, check it and import it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lighttrack_ros.export.importer import import_checkpoint
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", choices=sorted(PUBLISHED))
     parser.add_argument("--output", type=Path, help="folder that holds model folders (default: ./engines, or your own)")
-    parser.add_argument("--url", help="another address of the very same file, e.g. a mirror")
+    parser.add_argument("--url", help="another address of the same file, e.g. a mirror")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,13 +21,13 @@ from lighttrack_ros.trackers.base import Tracker
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
-    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder a sequence inside")
+    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder per sequence inside")
     parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads a step; 0: as measured")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="evaluate these sequences alone")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads per step; 0: as measured")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="evaluate only these sequences")
     parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these sequences out")
     parser.add_argument(
-        "--session", action="store_true", help="measure sessions too: their boxes, confidence, lost and found"
+        "--session", action="store_true", help="also measure sessions: their boxes, confidence and states"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         print(f"{model.name} on {tracker.backend}, {describe_machine()}")
         if without:
-            print(f"left out, for want of ground truth: {', '.join(without)}")
+            print(f"left out, without ground truth: {', '.join(without)}")
         if args.session:
             figures = _evaluate_sessions(model, tracker, args, with_truth)
         else:

@@ -1,4 +1,4 @@
-"""`lighttrack import`: a published checkpoint becomes a model folder."""
+"""`lighttrack import`: make a model folder from a published checkpoint."""
 
 from __future__ import annotations
 

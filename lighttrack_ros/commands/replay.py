@@ -30,24 +30,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--publish-as", metavar="TOPIC", help="publish a bag's topic under another name")
     pace = parser.add_mutually_exclusive_group()
-    pace.add_argument("--rate", help="frames a second, or max (default: as recorded)")
+    pace.add_argument("--rate", help="frames per second, or max (default: as recorded)")
     pace.add_argument("--speed", type=float, default=1.0, help="times the recorded speed (default: %(default)g)")
     parser.add_argument("--loop", action="store_true", help="start again at the end, until Ctrl-C")
     parser.add_argument(
         "--ping-pong",
         action="store_true",
-        help="forwards and backwards in turn, until Ctrl-C, so that nothing in the picture jumps",
+        help="play forwards and backwards in turn, until Ctrl-C, so that the target never jumps",
     )
-    parser.add_argument("--first", type=int, metavar="N", help="play the first N frames alone")
+    parser.add_argument("--first", type=int, metavar="N", help="play only the first N frames")
     parser.add_argument(
-        "--keep-stamps", action="store_true", help="of a bag: publish the recorded stamps instead of the present time"
+        "--keep-stamps", action="store_true", help="publish a bag's recorded stamps instead of the current time"
     )
     parser.add_argument(
         "--size", default="640x480", help="width x height of the generated scene (default: %(default)s)"
     )
     parser.add_argument("--preload", action="store_true", help="decode everything first, so that playing costs little")
     parser.add_argument(
-        "--partial", action="store_true", help="fewer frames than the recording announces are no failure (status 0)"
+        "--partial", action="store_true", help="exit with status 0 even if frames of the recording are missing"
     )
     parser.add_argument("--no-wait", action="store_true", help="do not wait for a subscriber")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""`lighttrack scene`: the generated scene on disk, as a sequence with its truth or as a rosbag2."""
+"""`lighttrack scene`: write the generated scene to disk, as a sequence with ground truth or as a rosbag2."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the scene (default: %(default)s)")
     parser.add_argument("--size", default="640x480", help="width x height (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=30.0, help="frames a second (default: %(default)g)")
-    parser.add_argument("--first", type=int, metavar="N", help="the first N frames alone (default: ten seconds)")
+    parser.add_argument("--rate", type=float, default=30.0, help="frames per second (default: %(default)g)")
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N frames (default: ten seconds)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
             save_scene_as_bag(islice(scene, count), args.rate, args.out, bar.update)
         else:
             save_scene(islice(scene, count), args.out, bar.update)
-    print(f"{count} frames and their truth in {args.out}")
+    print(f"{count} frames and their ground truth in {args.out}")
     return 0

@@ -1,4 +1,4 @@
-"""`lighttrack selftest --gpu`: TensorRT on this machine compared with ONNX Runtime, and timed."""
+"""`lighttrack selftest --gpu`: compare TensorRT on this machine with ONNX Runtime, and time it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sequences",
         type=Path,
         metavar="DIR",
-        help="compare on frames of these, a folder each as for evaluate (default: a generated scene)",
+        help="compare on these, one folder each as for evaluate (default: a generated scene)",
     )
     parser.add_argument("--frames", type=int, default=100, help="frames compared and timed (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")

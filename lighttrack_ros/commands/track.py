@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write box, state and confidence of every frame")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
     parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads a step; 0: the backend chooses")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads per step; 0: the backend chooses")
     parser.add_argument(
         "--frames", type=int, default=0, metavar="N", help="stop after N frames; 0: at the end (Ctrl-C)"
     )
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Timed:
-    """The frames of a source, whose times are kept."""
+    """The frames of a source; records their times."""
 
     def __init__(self, source: FrameSource) -> None:
         self._source = source
@@ -113,7 +113,7 @@ def _warn_of_flat_picture(image: NDArray[np.uint8]) -> None:
 
 
 def first_box(source: FrameSource, sequence: Sequence | None) -> Box:
-    """The box to start on, of a source that comes with one: a scene, a sequence, a video beside its boxes.
+    """The initial box of a source that has one: a scene, a sequence, a video with a file of boxes beside it.
 
     Raises:
         LightTrackError: it does not.
@@ -132,7 +132,7 @@ def _record(
     limit: int,
     writer: VideoWriter | None,
 ) -> tuple[list[dict[str, Any]], list[float], bool]:
-    """Write down and draw every step; returns one record a frame, the steps' seconds, and whether Ctrl-C ended it."""
+    """Record and draw every step; returns one record per frame, the steps' seconds, and whether Ctrl-C ended it."""
     records: list[dict[str, Any]] = []
     seconds: list[float] = []
     total = min(source.count or limit, limit or source.count or 0) or None
@@ -159,7 +159,7 @@ def _record(
 
 @contextlib.contextmanager
 def _interruptions_held() -> Iterator[None]:
-    """A Ctrl-C takes effect at the end of the block."""
+    """Delays Ctrl-C to the end of the block."""
     held: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     try:

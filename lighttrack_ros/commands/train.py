@@ -12,7 +12,7 @@ from lighttrack_ros.training.train import train
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path, help="a YAML file such as lighttrack_ros/training/recipes/nano.yaml")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the run; an unfinished run there goes on")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run; continues an unfinished run")
     parser.add_argument("--devices", type=int, default=1, help="GPUs, or processes on a CPU, of each machine")
     parser.add_argument("--machines", type=int, default=1)
     parser.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "cuda"))

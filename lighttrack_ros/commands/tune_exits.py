@@ -1,4 +1,4 @@
-"""`lighttrack tune-exits`: a DyTrack's thresholds set from held-out videos."""
+"""`lighttrack tune-exits`: set a DyTrack's thresholds on held-out videos."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lighttrack_ros.trackers.dytrack import DyTrackTracker
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="name or folder of a DyTrack model")
-    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder a sequence inside")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="use these sequences alone")
+    parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="one folder per sequence inside")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="use only these sequences")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: half of the cores")
 
 

@@ -116,7 +116,7 @@ def test_the_command_writes_exactly_the_promised_figures(command, sequences, cap
         assert set(figures["step_ms"]) == {"p50", "p95", "p99"}
     shown = capsys.readouterr()
     assert shown.out.startswith("shifting on numpy, ")  # what runs it, where "auto" was asked for
-    assert "left out, for want of ground truth: untold" in shown.out
+    assert "left out, without ground truth: untold" in shown.out
     assert [line.split()[0] for line in shown.out.splitlines()[-4:-1]] == ["exact", "still", "mean"]
     assert shown.err == ""  # no progress bar without a terminal
     assert command.tracker.log[-1] == "close"
