@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
-        "--rate", default="30", help="frames per second; max: find the highest rate without loss (default: 30)"
+        "--rate", default="30", help="frames per second; max: the highest rate with under 5 % missed (default: 30)"
     )
     pace.add_argument(
         "--overload",
