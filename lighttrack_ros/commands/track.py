@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write box, state and confidence of every frame")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
     parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads per step; 0: the backend chooses")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads per step; 0: as many as a short measurement finds best"
+    )
     parser.add_argument(
         "--frames", type=int, default=0, metavar="N", help="stop after N frames; 0: at the end (Ctrl-C)"
     )

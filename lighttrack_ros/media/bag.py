@@ -20,7 +20,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-_ROI_AHEAD = 500_000_000  # nanoseconds: the box must be there when the image comes, on another topic
+_ROI_AHEAD = 5_000_000  # nanoseconds: the box must be there when the image comes, on another topic
 _METADATA = "metadata.yaml"
 _MCAP, _SQLITE, _ROS1, _ZSTD = "mcap", "sqlite3", "ROS 1", "zstd"
 _MAGIC = {b"\x89MCAP0\r\n": _MCAP, b"SQLite format 3\0": _SQLITE, b"#ROSBAG V2": _ROS1, b"\x28\xb5\x2f\xfd": _ZSTD}
@@ -402,14 +402,19 @@ def _ros1_conversion(kind: str) -> Any:
 
 
 def write_bag(
-    path: Path, images: Iterable[tuple[int, NDArray[np.uint8]]], topic: str, frame_id: str, target: Box | None = None
+    path: Path,
+    images: Iterable[tuple[int, NDArray[np.uint8]]],
+    topic: str,
+    frame_id: str,
+    target_of: Callable[[int], Box | None] = lambda _: None,
 ) -> None:
     """Write a rosbag2 (mcap) of raw images.
 
     Args:
         path: folder of the bag, which must not be there yet.
         images: stamp, nanoseconds, and (height, width, 3) uint8 BGR pixels; in order.
-        target: recorded on /init_roi shortly before the first image, so that `ros2 bag play` starts the tracker too.
+        target_of: the target in the image of an index, asked once that image was taken from `images`; recorded on
+            /init_roi just before it, so that `ros2 bag play` starts the tracker too.
 
     Raises:
         LightTrackError: it is there, or cannot be written.
@@ -430,12 +435,13 @@ def write_bag(
         beside.mkdir(parents=True)
         # Version 8: what Humble reads as well.
         with Writer(beside / path.name, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-            to_images = writer.add_connection(topic, image_type, typestore=store)
+            to_images, to_target = writer.add_connection(topic, image_type, typestore=store), None
             for index, (stamp, pixels) in enumerate(images):
-                if index == 0 and target is not None:
+                target = target_of(index)
+                if target is not None:
                     x, y, width, height = (round(value) for value in target)
                     roi = types[roi_type](x_offset=x, y_offset=y, width=width, height=height, do_rectify=False)
-                    to_target = writer.add_connection("/init_roi", roi_type, typestore=store)
+                    to_target = to_target or writer.add_connection("/init_roi", roi_type, typestore=store)
                     writer.write(to_target, stamp - _ROI_AHEAD, store.serialize_cdr(roi, roi_type))
                 seconds, nanoseconds = divmod(stamp, 1_000_000_000)
                 image = types[image_type](

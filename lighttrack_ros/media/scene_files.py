@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +31,15 @@ def save_scene_as_bag(
     Raises:
         LightTrackError: it is there, or cannot be written.
     """
-    frames = iter(scene)
-    first = next(frames)
-    truths = []
+    truths: list[SceneFrame] = []
 
     def images() -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        for index, frame in enumerate(chain([first], frames)):
-            yield _BEGIN + round(index * 1e9 / fps), frame.image
+        for index, frame in enumerate(scene):
             truths.append(replace(frame, image=np.empty((0, 0, 3), np.uint8)))  # of the picture nothing is kept
+            yield _BEGIN + round(index * 1e9 / fps), frame.image
             if on_frame is not None:
                 on_frame()
 
-    write_bag(folder, images(), TOPIC, "camera", first.box)
+    # For a second, as `ros2 bag play` does not wait until it is heard; a box that comes again starts the target again.
+    write_bag(folder, images(), TOPIC, "camera", lambda index: truths[index].box if index < fps else None)
     save_truth(truths, folder)
