@@ -92,11 +92,13 @@ def test_a_sequence_without_truth_cannot_be_evaluated(sequences):
 
 
 @pytest.fixture
-def command(monkeypatch):
-    """The command line with the tracker above behind every model."""
+def command(monkeypatch, tmp_path):
+    """The command line, with the tracker above for every model."""
     tracker = ShiftingTracker()
     monkeypatch.setattr(evaluate, "create_tracker", lambda *_: tracker)
-    monkeypatch.setattr(evaluate, "load_model", lambda name: type("Model", (), {"name": name}))
+    monkeypatch.setattr(
+        evaluate, "load_model", lambda name: type("Model", (), {"name": name, "folder": tmp_path / "model"})
+    )
 
     def run(*arguments):
         return commands.main(["evaluate", "--model", "shifting", *map(str, arguments)])
