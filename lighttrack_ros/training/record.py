@@ -1,4 +1,4 @@
-"""What a run was made of, beside its result: the recipe as it was read, this package's commit, a hash of the data."""
+"""Record a run's inputs beside its result: the recipe, this package's commit, and a hash of the data."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from lighttrack_ros.training.recipe import Recipe
 
 
 def write_record(recipe: Recipe, target: Path) -> None:
-    """`{"commit", "data", "recipe"}` as JSON; a run that goes on with a changed recipe writes it anew.
+    """Write `{"commit", "data", "recipe"}` as JSON; a run resumed with a changed recipe writes it again.
 
-    `commit` is null where this package does not run from a git checkout, and ends in "-dirty" where files of it were
-    changed. `data` is a SHA-256 over the names and contents of all pictures and weights that the run reads.
+    `commit` is null if this package does not run from a git checkout, and ends in "-dirty" if its files were changed.
+    `data` is a SHA-256 over the names and contents of all pictures and weights that the run reads.
     """
     record = {"commit": commit(), "data": data_hash(sources(recipe)), "recipe": dataclasses.asdict(recipe)}
     target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def commit() -> str | None:
-    """The commit that this package is run from."""
+    """The git commit from which this package runs."""
     place = Path(lighttrack_ros.__file__).parent
     try:
         found = subprocess.run(
@@ -40,7 +40,7 @@ def commit() -> str | None:
 
 
 def sources(recipe: Recipe) -> list[Path]:
-    """Files and folders that a recipe trains on."""
+    """Files and folders that a recipe reads."""
     data = recipe.data
     folders = [(data.videos, data.held_out), (data.clips, data.held_out_clips)]
     found = [
@@ -55,7 +55,7 @@ def sources(recipe: Recipe) -> list[Path]:
 
 
 def data_hash(paths: Iterable[Path]) -> str:
-    """SHA-256 over names and contents; where the folders lie and in which order they come does not matter."""
+    """SHA-256 over names and contents, independent of the folders' location and order."""
     lines = []
     for path in paths:
         for file in [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if entry.is_file()):

@@ -1,4 +1,4 @@
-"""A student's first weights: those of a model folder, read back from its graphs."""
+"""Start a student from a model folder: read its weights back from its graphs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def read_graphs(model: Model) -> LightTrack:
     """The network of a LightTrack model folder, batch norms folded as they are in the graphs.
 
     Raises:
-        LightTrackError: a model of another tracker, the package onnx is missing, or graphs that `lighttrack import` or
-            `export` did not write.
+        LightTrackError: the model is of another tracker, the package onnx is missing, or the graphs were not written
+            by `lighttrack import` or `export`.
     """
     if model.tracker != "lighttrack" or model.architecture is None:
         raise LightTrackError(f"{model.folder}: a {model.tracker} model; only a LightTrack's weights can be read back")

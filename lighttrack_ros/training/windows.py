@@ -1,7 +1,7 @@
-"""What a student sees of a search crop: all of it, or a smaller window, as a tracker sees that searches near by first.
+"""Cut windows from search crops: a student then sees what a tracker sees that searches near by first.
 
-Windows lie on the cells of the output, so that whatever a teacher said of the whole crop holds in the window too: its
-maps are cut, not made anew. What it says there comes from all of the crop, which is more than the student sees.
+Windows are aligned with the output's cells, so a teacher's maps of the whole crop can be cut to the window too. They
+then use context outside the window, which the student does not see.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lighttrack_ros.training.pairs import Batch
 
-_OFF_CENTRE = 0.3  # of the window's side: how far from its middle the target is at most, where the crop allows that
+_OFF_CENTRE = 0.3  # of the window's side: largest offset of the target from its middle, unless at the crop's edge
 
 
 def cut_windows(batch: Batch, targets: Any, side: int, stride: int, generator: torch.Generator) -> tuple[Batch, Any]:
@@ -21,10 +21,10 @@ def cut_windows(batch: Batch, targets: Any, side: int, stride: int, generator: t
 
     Args:
         batch: pairs whose search crops are larger than the windows.
-        targets: a teacher's answer, of which every map over the crop's cells is cut likewise; or None.
-        side: of the windows, a multiple of twice the stride, pixels.
-        stride: pixels a cell.
-        generator: on the CPU; what it draws decides the places.
+        targets: a teacher's targets, whose maps over the crop's cells are cut likewise; or None.
+        side: of the windows in pixels, a multiple of twice the stride.
+        stride: pixels per cell.
+        generator: on the CPU; draws the places.
     """
     size = batch.search.shape[-1]
     last = (size - side) // stride
@@ -49,7 +49,7 @@ def _is_map(value: Tensor, n: int) -> bool:
 
 
 def _cut(images: Tensor, places: list[tuple[int, int]], step: int, side: int) -> Tensor:
-    """(B, C, side, side) of (B, C, n, n); corners at `step` times the places."""
+    """(B, C, n, n) to (B, C, side, side); corners at `step` times the places."""
     return torch.stack(
         [
             image[:, step * y : step * y + side, step * x : step * x + side]
