@@ -2,6 +2,9 @@
 
 import sys
 
-from lighttrack_ros.commands import main
+try:
+    from lighttrack_ros.commands import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
 sys.exit(main())

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.geometry import Box
 
 UInt8Array = npt.NDArray[np.uint8]
 Buffer = Any  # bytes, bytearray, memoryview or array.array
 
 FEW_LEVELS = 16  # with fewer grey levels an image has hardly any contrast to track by
 _SAMPLES = 16_384  # values of an image from which its range is measured
-_RARE = 0.1  # per cent of the values that the range leaves out at each end: dead pixels, sparks
+_RARE = 1.0  # per cent of the values that the range leaves out at each end: dead pixels, sparks
 _MARGIN = 0.1  # of the range, added at both ends
 _CLIPPED = 0.02  # if a larger share of the values lies outside the range, it is measured again
 
@@ -70,30 +71,46 @@ class Intensities:
     def __init__(self, fixed: tuple[float, float] | None = None) -> None:
         self._fixed = fixed
         self._range: tuple[float, float] | None = None
+        self._target: Box | None = None
 
-    def start(self) -> None:
-        """Measure the range again on the next image, because a new target starts on it."""
-        self._range = None
+    def start(self, target: Box | None = None) -> None:
+        """Measure the range again on the next image, and on the target in it, which may be few of its pixels."""
+        self._range, self._target = None, target
 
     def range_of(self, values: npt.NDArray[Any]) -> tuple[float, float]:
         """Lowest and highest value for one image, (height, width) or (height, width, channels), of any type."""
         if self._fixed is not None:
             return self._fixed
-        step = max(1, math.isqrt(values.shape[0] * values.shape[1] // _SAMPLES))
-        sample: npt.NDArray[Any] = np.asarray(values[::step, ::step]).ravel()
-        if sample.dtype.kind == "f":
-            sample = sample[np.isfinite(sample)]
-        else:
-            sample = sample[sample < np.iinfo(sample.dtype).max]
-        measured = sample[sample != 0]  # 0 and the highest value mean "not measured", or are dead pixels
-        sample = measured if measured.size else sample
+        sample = _measured(values)
         if self._range is not None and sample.size:
             low, high = self._range
             if np.mean((sample < low) | (sample > high)) > _CLIPPED:
                 self._range = None
         if self._range is None:
             self._range = _held(sample)
+            target = _measured(_inside(values, self._target)) if self._target is not None else sample[:0]
+            if target.size:
+                low, high = _held(target)
+                self._range = min(self._range[0], low), max(self._range[1], high)
+            self._target = None
         return self._range
+
+
+def parse_intensity_range(text: str) -> tuple[float, float] | None:
+    """`7300,7800` as lowest and highest value; None for `auto`.
+
+    Raises:
+        LightTrackError: neither.
+    """
+    if text == "auto":
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low, high = math.nan, math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise LightTrackError(f"intensity_range is {text!r}, expected auto, or LOW,HIGH such as 7300,7800")
+    return low, high
 
 
 def grey_levels(image: UInt8Array) -> int:
@@ -352,6 +369,22 @@ def _to_8_bits(part: npt.NDArray[Any], low: float, high: float) -> UInt8Array:
         scaled = (part.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1e-9))
     levels: UInt8Array = np.rint(np.nan_to_num(np.clip(scaled, 0, 255))).astype(np.uint8)
     return levels
+
+
+def _inside(values: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
+    """The part of an image in a box; empty where the box lies outside."""
+    x0, y0 = max(0, math.floor(box.x)), max(0, math.floor(box.y))
+    return values[y0 : max(0, math.ceil(box.y + box.height)), x0 : max(0, math.ceil(box.x + box.width))]
+
+
+def _measured(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A sample of an image's values, without 0, the highest and nan: these mean "not measured", or are dead pixels."""
+    step = max(1, math.isqrt(values.shape[0] * values.shape[1] // _SAMPLES))
+    sample: npt.NDArray[Any] = np.asarray(values[::step, ::step]).ravel()
+    valid = np.isfinite(sample) if sample.dtype.kind == "f" else sample < np.iinfo(sample.dtype).max
+    sample = sample[valid]
+    measured = sample[sample != 0]
+    return measured if measured.size else sample
 
 
 def _held(sample: npt.NDArray[Any]) -> tuple[float, float]:

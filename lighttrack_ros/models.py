@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar
 from lighttrack_ros import config
 from lighttrack_ros.config import not_empty, one_of, within
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.user_folders import data_folder
 
 VERSION = 1
 DEFAULT_MODEL = "lighttrack_nano"
@@ -232,8 +233,7 @@ def model_places() -> list[Path]:
 
 def user_models() -> Path:
     """Where a user's own models live: `engines` in the user's data directory."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
-    return Path(data) / "lighttrack_ros/engines"
+    return data_folder() / "engines"
 
 
 def _check(model: Model, path: Path) -> None:

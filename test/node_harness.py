@@ -192,6 +192,7 @@ class Tracker:
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
         message.header.frame_id = "camera_optical"
         self.camera.publish(message)
+        self.last_shown = message
 
     def track(self, image: np.ndarray, stamp: int) -> TrackedTarget:
         """Publish an image and wait for what the node says of it."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import (
     FEW_LEVELS,
     MIN_SIDE,
@@ -323,9 +324,18 @@ def test_the_range_stays_until_values_leave_it_or_a_target_is_given(scene):
     jumped = decode(**as_mono16(thermal(scene, low=9000)), intensities=intensities).bgr()
     np.testing.assert_allclose(jumped[2:].astype(int), first[2:], atol=2)  # it clipped
     dim = decode(**as_mono16(thermal(scene, low=9100, span=250)), intensities=intensities).bgr()
-    assert grey_levels(dim) < 140
     intensities.start()
-    assert grey_levels(decode(**as_mono16(thermal(scene, low=9100, span=250)), intensities=intensities).bgr()) > 120
+    fresh = decode(**as_mono16(thermal(scene, low=9100, span=250)), intensities=intensities).bgr()
+    assert np.ptp(fresh[2:].astype(int)) > 1.5 * np.ptp(dim[2:].astype(int))
+
+
+def test_a_small_hot_target_is_within_the_range(scene):
+    counts = thermal(scene, span=100)
+    counts[50:56, 70:76] = 9000 + np.arange(36).reshape(6, 6) * 20
+    intensities = Intensities()
+    assert len(np.unique(decode(**as_mono16(counts), intensities=intensities).region(70, 50, 76, 56))) == 1
+    intensities.start(Box(70.0, 50.0, 6.0, 6.0))
+    assert len(np.unique(decode(**as_mono16(counts), intensities=intensities).region(70, 50, 76, 56))) > 20
 
 
 def test_a_given_range_is_kept_and_a_flat_picture_is_known_for_one(scene):

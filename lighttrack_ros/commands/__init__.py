@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -43,13 +45,32 @@ COMMANDS: Commands = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run the command line; returns the exit status.
+
+    Returns:
+        0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads what is printed.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # names of files are bytes
+    try:
+        status = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `lighttrack ... | head -1`
+        # What is still in the buffer has nowhere to go; Python would complain of it at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="lighttrack", description=__doc__)
     parser.add_argument("--version", action="version", version=f"lighttrack_ros {__version__}")
     try:
         _add_commands(parser, COMMANDS, arguments, "command")
-        args = parser.parse_args(arguments)
+        args = parser.parse_args(_with_negative_values(arguments))
         return int(args.run(args))
     except LightTrackError as error:
         print(f"lighttrack {arguments[0]}: {error}", file=sys.stderr)
@@ -59,8 +80,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"lighttrack {arguments[0]}: {NO_ROS} ({error})", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
+
+
+def _with_negative_values(arguments: list[str]) -> list[str]:
+    """`--box -10,20,64,48` as `--box=-10,20,64,48`: argparse takes the second for options of its own."""
+    joined: list[str] = []
+    for argument in arguments:
+        begins_list = re.match(r"-\.?\d[^=]*,", argument)
+        if begins_list and joined and re.fullmatch(r"--[a-z][a-z-]*", joined[-1]):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 _OF_ROS = re.compile(r"rclpy(\..*)?|\w+_(msgs|interfaces)(\..*)?|std_srvs(\..*)?|lighttrack_ros\.(msg|srv)")

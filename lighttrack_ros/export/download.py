@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.networks.lighttrack import MOBILE
+from lighttrack_ros.user_folders import cache_folder
 
 _TIMEOUT = 30.0  # seconds without data
 _CHUNK = 1 << 16
@@ -123,4 +124,4 @@ def _fetch(url: str, part: Path) -> bool:
 
 def checkpoint_cache() -> Path:
     """The folder of downloaded checkpoints."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lighttrack_ros" / "checkpoints"
+    return cache_folder() / "checkpoints"

@@ -19,6 +19,8 @@ COUNTS = ("images_received", "images_decoded", "images_processed", "images_dropp
 PROBLEMS = {
     "bad_images": "image not used",
     "images_lost": "images lost",
+    "flat_images": "picture",
+    "strange_stream": "camera",
     "silent_camera": "no images",
     "bad_boxes": "init box not used",
     "stamps_gone": "init box",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from dataclasses import dataclass
 
 from lighttrack_ros.node.messages import Stamped
+
+_FAR = 16_666_667  # nanoseconds: half a period at 30 Hz; where images are missing, their gaps are no period
+_ROUNDING = 10**6  # nanoseconds that a stamp loses at most on a way through milliseconds
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,33 @@ class FrameBuffer:
         return newer[::-1]
 
     def of_stamp(self, stamp: int) -> Arrival | None:
-        """The image with exactly this stamp (nanoseconds), the newest of them if there are several."""
-        return next((arrival for arrival in reversed(self._arrivals) if arrival.message.stamp == stamp), None)
+        """The image of this stamp (nanoseconds): the nearest within half a frame period, the newest of equals.
+
+        Stamps that went through microseconds or a float are not equal any more. What lies ahead of the newest image by
+        more than rounding does may still come, and is not found.
+        """
+        nearest = self.nearest(stamp)
+        if nearest is None:
+            return None
+        ahead = stamp - nearest.message.stamp
+        allowed = min(self._period() / 2, _FAR)
+        if nearest is self.newest:
+            allowed = min(allowed, _ROUNDING) if ahead > 0 else allowed
+        return nearest if abs(ahead) <= allowed else None
+
+    def nearest(self, stamp: int) -> Arrival | None:
+        """The image whose stamp differs least, the newest of equals; None while there is none."""
+        return min(reversed(self._arrivals), key=lambda arrival: abs(arrival.message.stamp - stamp), default=None)
+
+    @property
+    def oldest(self) -> Arrival | None:
+        return self._arrivals[0] if self._arrivals else None
+
+    def _period(self) -> float:
+        """Nanoseconds between two images by their stamps, lost ones aside; 0 where that is not known."""
+        stamps = [arrival.message.stamp for arrival in self._arrivals]
+        gaps = sorted(after - before for before, after in itertools.pairwise(stamps) if after > before)
+        return float(gaps[len(gaps) // 4]) if gaps else 0.0
 
     def __len__(self) -> int:
         return len(self._arrivals)

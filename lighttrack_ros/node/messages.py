@@ -14,7 +14,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.image import Frame, UInt8Array, decode, decode_compressed
+from lighttrack_ros.image import Frame, Intensities, UInt8Array, decode, decode_compressed
 from lighttrack_ros.msg import TrackedTarget
 from lighttrack_ros.session import Report
 
@@ -47,7 +47,7 @@ def read_header(data: bytes) -> Stamped:
     return Stamped(stamp, reader.string(), reader.position, data)
 
 
-def read_image(message: Stamped) -> Frame:
+def read_image(message: Stamped, intensities: Intensities | None = None) -> Frame:
     """The pixels of a serialised sensor_msgs/Image; no copy, see `image.decode`.
 
     Raises:
@@ -58,17 +58,17 @@ def read_image(message: Stamped) -> Frame:
     encoding = reader.string()
     is_bigendian = bool(reader.uint8())
     step = reader.uint32()
-    return decode(encoding, width, height, step, is_bigendian, reader.octets())
+    return decode(encoding, width, height, step, is_bigendian, reader.octets(), intensities)
 
 
-def read_compressed_image(message: Stamped) -> Frame:
+def read_compressed_image(message: Stamped, intensities: Intensities | None = None) -> Frame:
     """The pixels of a serialised sensor_msgs/CompressedImage.
 
     Raises:
         LightTrackError: the message or its image cannot be read.
     """
     reader = _CdrReader(message.data, message.body)
-    return decode_compressed(reader.string(), reader.octets())
+    return decode_compressed(reader.string(), reader.octets(), intensities)
 
 
 def encoding_of(message: Stamped, compressed: bool) -> str:

@@ -16,6 +16,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.image import parse_intensity_range
 from lighttrack_ros.models import DEFAULT_MODEL
 from lighttrack_ros.node.scheduling import ALL_CPUS
 from lighttrack_ros.runtime import BACKENDS
@@ -77,6 +78,11 @@ class Parameters:
         "Reliability asked of the camera: auto what its publishers offer; reliable goes with reliable ones only.",
         UNCONFIGURED,
         among=("auto", "best_effort", "reliable"),
+    )
+    intensity_range: str = _parameter(
+        "auto",
+        "Values of more than 8 bits that become black and white: LOW,HIGH, or auto, what the image holds.",
+        UNCONFIGURED,
     )
     autostart: bool = _parameter(True, "Configure and activate without being told to.", AT_START)
     buffer_seconds: float = _parameter(
@@ -152,6 +158,8 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
     among = field.metadata["among"]
     if (among and value not in among) or value == "":
         raise LightTrackError(f"parameter {field.name} is {value!r}, expected {_expected(field)}")
+    if field.name == "intensity_range":
+        parse_intensity_range(value)
 
 
 def _expected(field: dataclasses.Field[Any]) -> str:

@@ -25,7 +25,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
-from lighttrack_ros.image import from_bgr
+from lighttrack_ros.image import Intensities, from_bgr, parse_intensity_range
 from lighttrack_ros.models import Model, load_model
 from lighttrack_ros.msg import InitBox, TrackedTarget
 from lighttrack_ros.node import parameters
@@ -46,6 +46,7 @@ from lighttrack_ros.node.messages import (
     to_time,
 )
 from lighttrack_ros.node.scheduling import Scheduling
+from lighttrack_ros.node.stream_watch import StreamWatch
 from lighttrack_ros.node.tracking_loop import NO_TARGET, Outcome, Start, TrackingLoop
 from lighttrack_ros.node.transport import CAMERA_PROFILE, fastdds_profile, little_shared_memory
 from lighttrack_ros.pictures.target import draw_target
@@ -160,6 +161,9 @@ class TrackerNode(LifecycleNode):
         """
         compressed = self.parameters.image_transport == "compressed"
         self._loss = LossMeter()
+        self._watch = StreamWatch()
+        intensities = Intensities(parse_intensity_range(self.parameters.intensity_range))
+        read = read_compressed_image if compressed else read_image
         self._beginning_told = self._rate_told = False
         stream = ImageStream(
             self,
@@ -175,11 +179,12 @@ class TrackerNode(LifecycleNode):
             loaded.tracker,
             loaded.session,
             FrameBuffer(self.parameters.buffer_seconds, self.parameters.buffer_megabytes * 10**6),
-            read_compressed_image if compressed else read_image,
+            lambda message: read(message, intensities),
             self._publish,
             self._health,
             self._enabled,
             self.get_logger().info,
+            intensities,
         )
         inits = [
             self.create_subscription(InitBox, "init_box", self._on_init_box, 1),
@@ -262,6 +267,7 @@ class TrackerNode(LifecycleNode):
             self._health.problem("bad_images", str(error))
             return
         active.loop.put(message)
+        self._watch.add(message.stamp, message.frame_id)
         self._last_image = time.monotonic()
         if not self._beginning_told:
             self._beginning_told = True
@@ -500,6 +506,10 @@ class TrackerNode(LifecycleNode):
             return DiagnosticStatus.ERROR, "errors while tracking, see the log"
         if new["bad_images"]:
             return DiagnosticStatus.WARN, f"{new['bad_images']} images on {topic} could not be used, see the log"
+        publishers = self.count_publishers(topic)
+        if strange := self._watch.complaint(publishers) or self._clock_stands():
+            self._health.problem("strange_stream", f"{topic}: {strange}")
+            return DiagnosticStatus.WARN, strange
         if new["images_lost"] and self._loss.lost_share > _LOSS_SHARE:
             share = 100 * self._loss.lost_share
             return (
@@ -507,6 +517,12 @@ class TrackerNode(LifecycleNode):
                 f"{share:.0f} % of the images on {topic} are lost on the way: {_REMEDY}",
             )
         return DiagnosticStatus.OK, self._last_report.state.name.lower() if self._enabled else "disabled"
+
+    def _clock_stands(self) -> str:
+        """Simulated time that nobody tells."""
+        if self.get_parameter("use_sim_time").value and not self.get_clock().now().nanoseconds:
+            return "use_sim_time is set, but nobody publishes /clock: latencies are not known"
+        return ""
 
     def _why_no_images(self, topic: str) -> str:
         publishers = self.get_publishers_info_by_topic(topic)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
-from lighttrack_ros.image import Frame
+from lighttrack_ros.image import FEW_LEVELS, Frame, Intensities, grey_levels
 from lighttrack_ros.node.diagnostics import Health
 from lighttrack_ros.node.frame_buffer import Arrival, FrameBuffer
 from lighttrack_ros.node.messages import Stamped
@@ -71,6 +71,7 @@ class _InitBox:
     after: int  # number of the newest image when the box came
     until: float  # time.monotonic()
     answer: Callable[[Start], object]
+    note: str = ""  # what is to be said where the image is not the one that was asked for
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class TrackingLoop:
         publish: called with every outcome.
         health: told of everything that is counted or goes wrong.
         tell: logs one line, of what happened to the target.
+        intensities: what `read` uses for values of more than 8 bits; taken anew where a target begins.
     """
 
     def __init__(
@@ -105,7 +107,9 @@ class TrackingLoop:
         health: Health,
         enabled: bool = True,
         tell: Callable[[str], object] = lambda _: None,
+        intensities: Intensities | None = None,
     ) -> None:
+        self._intensities = intensities
         self._tracker = tracker
         self._session = session
         self.read = read
@@ -281,7 +285,7 @@ class TrackingLoop:
             arrival = self._image_of(init_box)
             if arrival is not None:
                 self._init_box = None
-                return arrival, init_box
+                return arrival, dataclasses.replace(init_box, note=self._not_as_asked(arrival, init_box))
         waiting = self._buffer.after(self._done)
         if not waiting:
             self._catch_up_until = 0.0
@@ -317,6 +321,8 @@ class TrackingLoop:
         if init_box is None and self._target is None:
             self._say(arrival, NO_TARGET, None, began)
             return False
+        if init_box is not None and self._intensities is not None:
+            self._intensities.start(init_box.box)
         try:
             frame = self.read(arrival.message)
         except LightTrackError as error:
@@ -351,24 +357,42 @@ class TrackingLoop:
         self._reported = arrival.number
         now = time.monotonic()
         self._catch_up_until = now + CATCH_UP
-        note = self._not_as_asked(arrival, init_box)
+        note = init_box.note
         if note:
             self._health.problem("stamps_gone", note, throttled=False)
+        levels = grey_levels(frame.bgr())
+        if levels < FEW_LEVELS:
+            self._health.problem(
+                "flat_images",
+                f"it has {levels} grey levels, hardly any to track by (parameter intensity_range, the lens, the light)",
+                throttled=False,
+            )
         size = f"{frame.width} x {frame.height}"
         self._story.began(str(self._target), init_box.box, size, arrival.message.stamp, now - arrival.time)
         init_box.answer(Start(True, arrival.message.stamp, note))
         return report
 
     def _not_as_asked(self, arrival: Arrival, init_box: _InitBox) -> str:
-        """What is to be said of a box whose image is not there any more."""
-        late = arrival.message.stamp - init_box.stamp
-        if not init_box.stamp or not late:
+        """Why a box starts on an image that is not the one it was drawn on, and how far that is; under the lock."""
+        oldest = self._buffer.oldest
+        if not init_box.stamp or oldest is None or self._buffer.of_stamp(init_box.stamp) is not None:
             return ""
-        age = f"{late / 1e9:.3f} s older" if late > 0 else f"{-late / 1e9:.3f} s newer"
-        return (
-            f"the init box was drawn on an image {age} than the newest, which is not among the {self.kept()[0]} "
-            f"kept (parameters buffer_seconds and buffer_megabytes): starting on the newest"
-        )
+        behind = arrival.message.stamp - init_box.stamp
+        kept = f"the {len(self._buffer)} kept"
+        if behind < 0:
+            return (
+                f"its stamp is {-behind / 1e9:.3f} s newer than the newest image: another clock? Starting on the newest"
+            )
+        if init_box.stamp < oldest.message.stamp:
+            older = (oldest.message.stamp - init_box.stamp) / 1e9
+            return (
+                f"the image it was drawn on is {behind / 1e9:.3f} s older than the newest and {older:.3f} s older than "
+                f"the oldest of {kept} (parameters buffer_seconds and buffer_megabytes): starting on the newest"
+            )
+        nearest = self._buffer.nearest(init_box.stamp)
+        assert nearest is not None
+        away = abs(nearest.message.stamp - init_box.stamp) / 1e6
+        return f"none of {kept} images has its stamp, the nearest is {away:.3f} ms away: starting on the newest"
 
     def _step(self, frame: Frame) -> Report | None:
         """Find the target, if there is one; None if this is another camera's image."""

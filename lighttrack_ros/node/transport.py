@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from lighttrack_ros.user_folders import ros_log_environment
+
 # glibc gives buffers over its threshold back to the kernel at once, and takes page faults for every image.
 _MALLOC = {"MMAP_THRESHOLD": (-3, 32 << 20), "TRIM_THRESHOLD": (-1, 256 << 20), "TOP_PAD": (-2, 16 << 20)}
 
@@ -37,7 +39,7 @@ def transport_environment(environment: Mapping[str, str] = os.environ, profile: 
             the camera's profile, which a shell or a launch file has for all that it starts.
         profile: a file of config/; a process that only receives needs less shared memory of its own.
     """
-    added = {f"MALLOC_{name}_": str(value) for name, (_, value) in _MALLOC.items()}
+    added = {f"MALLOC_{name}_": str(value) for name, (_, value) in _MALLOC.items()} | ros_log_environment(environment)
     path = fastdds_profile(profile)
     chosen = {Path(environment[name]).resolve() for name in _CHOICES if environment.get(name)}
     if path is not None and chosen <= {fastdds_profile(CAMERA_PROFILE)}:

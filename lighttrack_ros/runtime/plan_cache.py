@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.user_folders import cache_folder
 
 _LOOK_EVERY = 0.1  # seconds between two checks whether another process is done
 
@@ -133,11 +134,6 @@ class PlanCache:
     def _timings(self, key: PlanKey) -> Path:
         on = hashlib.sha256(f"{key.tensorrt} {key.cuda} {key.gpu} {key.compute_capability}".encode()).hexdigest()[:16]
         return self.folder / f"{on}.timings"
-
-
-def cache_folder() -> Path:
-    """Where this user's files are kept that can be made anew."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lighttrack_ros"
 
 
 def _locked(file: IO[str]) -> bool:

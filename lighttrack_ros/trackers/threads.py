@@ -18,8 +18,9 @@ from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import Model
 from lighttrack_ros.runtime.host import usable_cores
-from lighttrack_ros.runtime.plan_cache import cache_folder, write_whole
+from lighttrack_ros.runtime.plan_cache import write_whole
 from lighttrack_ros.trackers.base import Tracker
+from lighttrack_ros.user_folders import cache_folder
 
 _STEPS = 15  # of which the median counts
 _MOST = 8  # threads; the networks are small
