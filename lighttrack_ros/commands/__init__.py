@@ -7,8 +7,10 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from lighttrack_ros import __version__
 from lighttrack_ros.errors import NO_ROS, LightTrackError
@@ -53,16 +55,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # names of files are bytes
+    interrupted: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.append(number)
+        signal.default_int_handler(number, frame)
+
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         status = _main(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return 130
+    except ImportError:  # what a compiled module makes of a Ctrl-C while it is loaded
+        if interrupted:
+            return 130
+        raise
     except BrokenPipeError:  # `lighttrack ... | head -1`
         # What is still in the buffer has nowhere to go; Python would complain of it at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _main(arguments: list[str]) -> int:

@@ -98,7 +98,7 @@ def test_rounded_stamps_deep_images_and_two_cameras(start, clip, world):
     for encoding, images in (("mono8", grey), ("mono16", counts), ("16UC1", counts)):
         overlaps[encoding] = []
         for index in range(0, 40, 3):
-            stamp = base + (len(overlaps) * 100 + index) * PERIOD
+            stamp = base + (len(overlaps) * 45 + index) * PERIOD
             data = images[index]
             fields = {"encoding": encoding, "step": data.strides[0], "data": array("B", data.tobytes())}
             if index == 0:

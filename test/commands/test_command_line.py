@@ -137,7 +137,8 @@ def test_ctrl_c_is_answered_quietly(clip, shared, arguments):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert b"Traceback" not in error
-    assert process.returncode == 130
+    # What a shell shows as 130: a compiled module that is being loaded ends the process by the signal itself.
+    assert process.returncode in (130, -signal.SIGINT)
     assert not list(clip.parent.glob(".*.part*"))
 
 
