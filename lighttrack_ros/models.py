@@ -53,8 +53,12 @@ class LightTrackHyperParameters:
     small_target: Share = 0.004  # share of the picture under which the larger search size is taken
     # Ours, not the authors': a smaller crop is searched first while the target moves little; docs/performance.md.
     near_size: Annotated[int, within(0, 1024)] = 0  # its side; 0: never
+    middle_size: Annotated[int, within(0, 1024)] = 0  # of one between it and the whole, for more movement; 0: none
     near_shift: LogOdds = 0.0  # by how much scores are lower there than in a full crop
-    near_score: LogOdds = 0.0  # of the best cell, shifted: under it all is searched
+    near_score: LogOdds = 0.0  # of the best cell, shifted: under it more is searched
+    # 0: under it the whole crop is searched in the same frame. Else never twice a frame: under it the middle crop is
+    # searched in the next one, and the whole once in so many frames.
+    whole_interval: Annotated[int, within(0, 10_000)] = 0
 
 
 @dataclass(frozen=True)
@@ -136,9 +140,11 @@ class Model:
 
     @property
     def search_sides(self) -> tuple[int, ...]:
-        """Every side at which a search graph runs: `search_sizes`, and LightTrack's near one."""
-        near = self.hyper_parameters.near_size if isinstance(self.hyper_parameters, LightTrackHyperParameters) else 0
-        return (*self.search_sizes, near) if near else self.search_sizes
+        """Every side at which a search graph runs: `search_sizes`, and LightTrack's smaller ones, smallest first."""
+        parameters = self.hyper_parameters
+        if not isinstance(parameters, LightTrackHyperParameters):
+            return self.search_sizes
+        return (*self.search_sizes, *(side for side in (parameters.near_size, parameters.middle_size) if side))
 
     @property
     def template_graphs(self) -> tuple[Path, ...]:
@@ -252,6 +258,9 @@ def _check(model: Model, path: Path) -> None:
         cells = 2 * model.stride  # an even number, as the target is in the middle
         if near and (near % cells or not model.template_size < near < min(model.search_sizes)):
             raise fail("near_size", near, f"0, or a multiple of {cells} between template_size and search_sizes")
+        middle = model.hyper_parameters.middle_size
+        if middle and (middle % cells or not 0 < near < middle < min(model.search_sizes)):
+            raise fail("middle_size", middle, f"0, or a multiple of {cells} between near_size and search_sizes")
     if isinstance(model.hyper_parameters, DyTrackHyperParameters):
         _check_exits(model.hyper_parameters, len(model.graphs.search), fail)
     for graph in model.template_graphs + model.search_graphs:

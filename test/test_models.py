@@ -73,6 +73,10 @@ def inside(section, **entries):
         (inside("hyper_parameters", lr="fast"), "hyper_parameters: lr: is 'fast', expected a number"),
         (inside("hyper_parameters", lr=1.5), "lr is 1.5, expected 0 to 1"),
         (inside("hyper_parameters", near_size=176), "near_size is 176, expected 0, or a multiple of 32 between"),
+        (
+            inside("hyper_parameters", middle_size=192),
+            "middle_size is 192, expected 0, or a multiple of 32 between near_size",
+        ),
         (inside("hyper_parameters", near_size=256), "near_size is 256, expected 0, or a multiple of 32 between"),
         (inside("hyper_parameters", lr=float("nan")), "lr: is nan, expected a number"),
         (inside("session", lost_frames=0), "lost_frames is 0, expected 1 to"),

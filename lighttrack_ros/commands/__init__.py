@@ -42,6 +42,7 @@ COMMANDS: Commands = {
     "export": ("export", "rewrite a model's graphs from a checkpoint, keeping its settings"),
     "tune-exits": ("tune_exits", "set a DyTrack's thresholds from held-out videos"),
     "train": ("train", "train or distil a LightTrack or DyTrack model"),
+    "search": ("search", "search a LightTrack architecture that keeps a limit of time on this device (needs torch)"),
     "download": ("download", "fetch a published checkpoint and import it"),
 }
 

@@ -27,11 +27,11 @@ NANO = "back_04802604062260000000+cls_011002222+reg_000112222_ops_32+lite"  # ou
 
 _PATH = re.compile(r"back_0([0-9]+)0\+cls_(\d{9})\+reg_(\d{9})_ops_(\d)(\d)(?:\+width_(\d{1,3})_(\d{1,3}))?(\+lite)?")
 # Digit -> kernel, expansion. The release has 0 to 5; our own 6 leaves the block out.
-_BLOCK_CHOICES = ((3, 4), (3, 6), (5, 4), (5, 6), (7, 4), (7, 6), None, (3, 2), (5, 2), (7, 2))
+BLOCK_CHOICES = ((3, 4), (3, 6), (5, 4), (5, 6), (7, 4), (7, 6), None, (3, 2), (5, 2), (7, 2))
 _STAGE_CHANNELS = (24, 40, 80, 96, 192)
 _STAGE_STRIDES = (2, 2, 2, 1, 2)
 _TOWER_CHANNELS = (128, 192, 256)
-_TOWER_KERNELS = (3, 5)  # digit 2 leaves the unit out
+TOWER_KERNELS = (3, 5)  # digit 2 leaves the unit out
 _REG_SCALE = 16.0  # pixels; the release multiplies by 16 even where the stride is 8
 
 
@@ -92,7 +92,7 @@ class Architecture:
         def tower(name: str, digits: str) -> tuple[int, tuple[int, ...]]:
             if not set(digits) <= set("012") or digits[1] == "2":
                 raise fail(f"{name} {digits}, expected digits 0-2, the second not 2")
-            kernels = tuple(_TOWER_KERNELS[int(digit)] for digit in digits[1:] if digit != "2")
+            kernels = tuple(TOWER_KERNELS[int(digit)] for digit in digits[1:] if digit != "2")
             return scaled(_TOWER_CHANNELS[int(digits[0])], head_width), kernels
 
         depths = (len(back) - 16, 4, 4, 4, 4)
@@ -107,7 +107,7 @@ class Architecture:
             path=path,
             stem_channels=scaled(16, back_width),
             channels=tuple(scaled(channels, back_width) for channels in _STAGE_CHANNELS[: len(built)]),
-            blocks=tuple(tuple(_BLOCK_CHOICES[int(digit)] for digit in digits) for digits in built),
+            blocks=tuple(tuple(BLOCK_CHOICES[int(digit)] for digit in digits) for digits in built),
             fusion_channels=scaled(128, head_width),
             cls_channels=cls_channels,
             cls_kernels=cls_kernels,

@@ -19,7 +19,7 @@ from lighttrack_ros.runtime.load import Backend
 from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
 
-_CALM = 0.3  # of the target's context: a move within a frame up to which it is looked for near by in the next
+_MARGIN = 0.325  # of the template's side: so much further than the target moved in the last frame a small crop reaches
 _LOOK = 2  # cells to each side of a target's centre that tell how it looks: half the template's
 _SMALLEST = 10.0  # pixels; the authors' lower limit on the target's sides
 
@@ -27,8 +27,9 @@ _SMALLEST = 10.0  # pixels; the authors' lower limit on the target's sides
 class LightTrackTracker(Tracker):
     """LightTrack (CVPR 2021): one template, never updated; one run of the search network per frame.
 
-    Beyond the paper, where `near_size` is set: while the target moves little, a smaller crop is searched first, and
-    the whole one in the same frame if the target is not plainly there.
+    Beyond the paper, where `near_size` is set: while the target moves little, a smaller crop is searched (that of
+    `middle_size` where it moves more than that bears). The whole is searched in the same frame if the target is not
+    plainly there; or, with `whole_interval`, once in so many frames, so that no frame takes much longer than others.
 
     Args:
         model: one with `tracker: lighttrack`.
@@ -44,10 +45,10 @@ class LightTrackTracker(Tracker):
         self._search_engines = [
             load_engine(model.search_graph, backend, threads, {"side": side}, spin) for side in model.search_sides
         ]
-        ordinary, small, *near = self._search_engines
+        ordinary, small, *smaller = self._search_engines
         self._searches = [_Search(engine, model.stride) for engine in (ordinary, small)]
-        for search, engine in itertools.product(self._searches, near):
-            search.near = _Search(engine, model.stride, search, self._parameters.near_shift)
+        for search, engine in itertools.product(self._searches, smaller):
+            search.smaller.append(_Search(engine, model.stride, search, self._parameters.near_shift))
         self._cropper = SquareCropper()
         self._target: _Target | None = None
         self._warm_up()
@@ -65,21 +66,29 @@ class LightTrackTracker(Tracker):
         self._cropper.crop(frame, _corner(centre_x, side), _corner(centre_y, side), side, fill, crop)
         search = self._searches[small]
         template = self._template_engine.run({})
-        search.engine.hold(template)
-        if search.near is not None:
-            search.near.engine.hold(template)
-        self._target = _Target(centre_x, centre_y, width, height, fill, search, calm=True)
+        for sized in (search, *search.smaller):
+            sized.engine.hold(template)
+        self._target = _Target(centre_x, centre_y, width, height, fill, search, moved=0.0, since_whole=0)
 
     def update(self, frame: Frame) -> Estimate:
         target = self._known_target()
         context = context_side(target.width, target.height)
         scale = self._template_size / context  # crop pixels per frame pixel
-        near = target.search.near if target.calm else None
-        sight = self._sight(frame, target, context, near or target.search)
+        interval = self._parameters.whole_interval
+        search = target.search.reaching((target.moved + _MARGIN) * self._template_size)
+        if interval and target.since_whole + 1 >= interval:
+            search = target.search
+        sight = self._sight(frame, target, context, search)
         started = sight.started
-        if near is not None and sight.found.highest < self._near_score:
-            sight = self._sight(frame, target, context, target.search)
+        plain = sight.found.highest >= self._near_score
+        if not (plain or interval) and search is not target.search:
+            search = target.search
+            sight = self._sight(frame, target, context, search)
+            plain = sight.found.highest >= self._near_score
         found = sight.found
+        moved = max(abs(found.x), abs(found.y)) / self._template_size if plain else math.inf
+        if interval and target.search.smaller:  # the largest of the small crops is enough
+            moved = min(moved, target.search.smaller[-1].side / 2 / self._template_size - _MARGIN)
         centre_x = target.centre_x + found.x / scale
         centre_y = target.centre_y + found.y / scale
         rate = (found.penalty * found.score * self._parameters.lr) ** 2  # squared: the authors' code blends twice
@@ -90,7 +99,8 @@ class LightTrackTracker(Tracker):
             centre_y=min(max(centre_y, 0.0), float(frame.height)),
             width=max(_SMALLEST, min(width, float(frame.width))),
             height=max(_SMALLEST, min(height, float(frame.height))),
-            calm=found.highest >= self._near_score and max(abs(found.x), abs(found.y)) <= _CALM * self._template_size,
+            moved=moved,
+            since_whole=0 if search is target.search else target.since_whole + 1,
         )
         left, top = target.centre_x - target.width / 2, target.centre_y - target.height / 2
         box = Box(max(0.0, left), max(0.0, top), target.width, target.height)
@@ -107,7 +117,7 @@ class LightTrackTracker(Tracker):
     def target(self, box: Box) -> None:
         centre_x, centre_y = box.centre
         self._target = self._known_target()._replace(
-            centre_x=centre_x, centre_y=centre_y, width=box.width, height=box.height, calm=False
+            centre_x=centre_x, centre_y=centre_y, width=box.width, height=box.height, moved=math.inf
         )
 
     def close(self) -> None:
@@ -153,7 +163,8 @@ class _Target(NamedTuple):
     height: float
     fill: Array  # (3,) uint8 BGR
     search: _Search  # chosen at the start by the target's size
-    calm: bool  # whether it may be looked for near by first
+    moved: float  # in the last frame along x or y, of the template's side; inf: it may be anywhere
+    since_whole: int  # frames since the whole crop was searched
 
 
 class _Found(NamedTuple):
@@ -188,11 +199,10 @@ class _Search:
         shift: how much lower its logits are than those of the whole search.
     """
 
-    near: _Search | None = None  # a smaller one to try first
-
     def __init__(self, engine: Engine, stride: int, whole: _Search | None = None, shift: float = 0.0) -> None:
         self.engine = engine
         self.side = engine.inputs["crop"].shape[0]
+        self.smaller: list[_Search] = []  # to try first, the smallest first
         self._stride = stride
         self._shift = shift
         self._cells = engine.outputs["logits"].shape[-1]
@@ -201,6 +211,10 @@ class _Search:
             margin = (whole._cells - self._cells) // 2
             middle = slice(margin, margin + self._cells)
         self._window = hann_window(whole._cells if whole is not None else self._cells)[middle, middle].ravel()
+
+    def reaching(self, offset: float) -> _Search:
+        """The smallest that reaches so far from its middle, pixels of the crop; else this."""
+        return next((search for search in self.smaller if offset <= search.side / 2), self)
 
     def decode(
         self, logits: Array, distances: Array, width: float, height: float, parameters: LightTrackHyperParameters

@@ -76,13 +76,21 @@ def read_videos(folder: Path, exclude: Iterable[str] = (), include: Iterable[str
     return clips
 
 
-def read_clips(folder: Path, cache: Path, exclude: Iterable[str] = (), every: int = 3, side: int = 512) -> list[Clip]:
+def read_clips(
+    folder: Path,
+    cache: Path,
+    exclude: Iterable[str] = (),
+    include: Iterable[str] = (),
+    every: int = 3,
+    side: int = 512,
+) -> list[Clip]:
     """Every labelled video `folder/NAME/clip.mp4` with `groundtruth.txt` beside it, of which each `every`-th frame.
 
     A video is decoded once into `cache`; its frames are memory-mapped from there and take memory only while used.
 
     Args:
         exclude: names to leave out.
+        include: if any, only these names are read.
         side: frames with a longer side are shrunk to it.
 
     Raises:
@@ -90,7 +98,7 @@ def read_clips(folder: Path, cache: Path, exclude: Iterable[str] = (), every: in
             decoded.
     """
     clips = []
-    for sequence in find_sequences(folder, skip=exclude):
+    for sequence in find_sequences(folder, include, exclude):
         if sequence.truth is None:
             raise LightTrackError(f"{folder / sequence.name}: no ground truth to train on (only a first box)")
         source = folder / sequence.name

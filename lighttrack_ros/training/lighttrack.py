@@ -108,7 +108,13 @@ class LightTrackObjective(Objective):
         if targets is not None:
             score, sides = map_distillation(logits, distances, targets, trusted(targets, label))
             losses |= {"teacher_cls": w.teacher_cls * score, "teacher_box": w.teacher_box * sides}
-            losses["teacher_template"] = w.teacher_features * feature_distillation(template, targets.template, 2)
-            losses["teacher_search"] = w.teacher_features * feature_distillation(search, targets.search, 1)
+            # A path of a search may end in another stage than the teacher; its features then learn from the maps alone.
+            weight = w.teacher_features * (template.shape == targets.template.shape)
+            for name, ours, theirs, channel_dim in (
+                ("teacher_template", template, targets.template, 2),
+                ("teacher_search", search, targets.search, 1),
+            ):
+                distance = feature_distillation(ours, theirs, channel_dim) if weight else ours.new_zeros(())
+                losses[name] = weight * distance
         losses["loss"] = torch.stack(list(losses.values())).sum()
         return losses

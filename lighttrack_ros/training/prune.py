@@ -35,7 +35,7 @@ def inherit(student: LightTrack, teacher: LightTrack, images: Tensor) -> None:
         raise LightTrackError(
             f"cannot inherit {student.architecture.path} from {teacher.architecture.path}: stage widths differ"
         )
-    statistics = _statistics(teacher, images)
+    found = statistics(teacher, images)
     theirs = dict(teacher.features.named_modules())
     for name, block in student.features.named_modules():
         if not hasattr(block, "conv_dw"):
@@ -43,7 +43,7 @@ def inherit(student: LightTrack, teacher: LightTrack, images: Tensor) -> None:
         source = theirs.get(name)
         if source is None or isinstance(source, nn.Identity):
             raise LightTrackError(f"cannot inherit: the teacher has no block {name}")
-        _inherit_block(name, block, source, statistics)
+        inherit_block(name, block, source, found)
     _copy(student.features.conv_stem, teacher.features.conv_stem)
     _copy(student.features.bn1, teacher.features.bn1)
     _copy(student.neck, teacher.neck)
@@ -57,7 +57,7 @@ def inherit(student: LightTrack, teacher: LightTrack, images: Tensor) -> None:
     fold(student.features)
 
 
-def _statistics(teacher: LightTrack, images: Tensor) -> dict[str, Tensor]:
+def statistics(teacher: LightTrack, images: Tensor) -> dict[str, Tensor]:
     """Mean magnitude of each input channel of every module of the backbone, and of squeeze-excites the mean gate."""
     found: dict[str, Tensor] = {}
     hooks = []
@@ -76,7 +76,7 @@ def _statistics(teacher: LightTrack, images: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def _inherit_block(name: str, block: Any, source: Any, statistics: dict[str, Tensor]) -> None:
+def inherit_block(name: str, block: Any, source: Any, found: dict[str, Tensor]) -> None:
     middle = block.conv_dw.weight.shape[0]
     wide = source.conv_dw.weight.shape[0]
     last = "conv_pwl" if hasattr(source, "conv_pwl") else "conv_pw"
@@ -84,13 +84,13 @@ def _inherit_block(name: str, block: Any, source: Any, statistics: dict[str, Ten
         raise LightTrackError(f"cannot inherit {name}: the student has {middle} channels there, the teacher {wide}")
     project = getattr(source, last).weight[:, :, 0, 0]
     # What a channel adds to the block's output, on average.
-    importance = project.norm(dim=0) * statistics[f"{name}.{last}"]
+    importance = project.norm(dim=0) * found[f"{name}.{last}"]
     keep = importance.argsort(descending=True)[:middle].sort().values
     has_gate, had_gate = (not isinstance(b.se, nn.Identity) for b in (block, source))
     if has_gate and not had_gate:
         raise LightTrackError(f"cannot inherit {name}: the teacher has no squeeze-excite there")
     if had_gate and not has_gate:
-        project = project * statistics[f"{name}.se.gate"]
+        project = project * found[f"{name}.se.gate"]
     if last == "conv_pwl":
         block.conv_pw.weight.copy_(source.conv_pw.weight[keep])
         _copy_channels(block.bn1, source.bn1, keep)

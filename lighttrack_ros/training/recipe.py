@@ -71,6 +71,7 @@ class Recipe:
     teacher: TeacherSettings = TeacherSettings()
     losses: LossWeights = LossWeights()  # of a LightTrack
     dytrack: DyTrackSettings = DyTrackSettings()
+    method: Annotated[str, one_of("student", "supernet")] = "student"  # "supernet": all paths under the teacher's
     start: str = ""  # of a LightTrack a model folder, or its name, to go on from; empty: from nothing, or the teacher
     windows: tuple[Count, ...] = ()  # sides of what the student sees of the search crop, in turn; empty: all of it
     pairs_count: Count = 24_000  # different pairs; they come round again after that

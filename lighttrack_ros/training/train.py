@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 
+from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.media.sequences import Sequence, find_sequences
 from lighttrack_ros.training import dytrack, lighttrack
 from lighttrack_ros.training.data import Clip, Library, generate_scenes, read_clips, read_photos, read_videos
@@ -16,10 +17,16 @@ from lighttrack_ros.training.distill import Supply
 from lighttrack_ros.training.pairs import CROPPINGS, PairSource
 from lighttrack_ros.training.recipe import Recipe
 from lighttrack_ros.training.record import write_record
+from lighttrack_ros.training.supernet import objective
 from lighttrack_ros.training.trainer import Trainer
 from lighttrack_ros.training.validation import validate
 
-_STUDENTS = {"lighttrack": lighttrack, "dytrack": dytrack}  # each prepares a student of its kind
+# Each prepares a student of its kind.
+_STUDENTS = {
+    ("lighttrack", "student"): lighttrack,
+    ("lighttrack", "supernet"): objective,
+    ("dytrack", "student"): dytrack,
+}
 
 
 def train(
@@ -37,9 +44,11 @@ def train(
             a run of another recipe.
     """
     torch.set_num_threads(threads)
+    supernet = recipe.method == "supernet"
     fabric = Fabric(
         accelerator=accelerator,
-        strategy="ddp" if devices * machines > 1 else "auto",
+        # Of a supernet each step leaves most layers out.
+        strategy="auto" if devices * machines == 1 else "ddp_find_unused_parameters_true" if supernet else "ddp",
         devices=devices,
         num_nodes=machines,
         precision=cast(Any, recipe.precision),
@@ -51,7 +60,7 @@ def train(
         write_record(recipe, output / "run.json")
     while trainer.step < recipe.steps:
         trainer.run(until=trainer.step - trainer.step % recipe.validate_every + recipe.validate_every)
-        if held_out and fabric.is_global_zero:
+        if held_out and not supernet and fabric.is_global_zero:
             _validate(recipe, held_out, output, trainer.step, threads)
         fabric.barrier()
     return output / "student.pt"
@@ -69,9 +78,11 @@ def build(fabric: Fabric, recipe: Recipe, folder: Path) -> Trainer:
     source = PairSource(
         Library(read_pictures(recipe), pair_device), recipe.pairs, recipe.seed, CROPPINGS[recipe.tracker]
     )
-    objective, teacher = _STUDENTS[recipe.tracker].prepare(recipe, source, pair_device)
+    if (recipe.tracker, recipe.method) not in _STUDENTS:
+        raise LightTrackError(f"method {recipe.method}: not for the tracker {recipe.tracker}")
+    student, teacher = _STUDENTS[recipe.tracker, recipe.method].prepare(recipe, source, pair_device)
     cache = Path(recipe.teacher.cache) if recipe.teacher.cache else None
-    return Trainer(fabric, objective, Supply(source, teacher, cache, recipe.pairs_count), recipe, folder)
+    return Trainer(fabric, student, Supply(source, teacher, cache, recipe.pairs_count), recipe, folder)
 
 
 def held_out_sequences(recipe: Recipe) -> list[Sequence]:
@@ -107,11 +118,30 @@ def read_pictures(recipe: Recipe) -> list[Clip]:
     data = recipe.data
     clips: list[Clip] = []
     if data.clips:
-        clips += read_clips(Path(data.clips), Path(data.clips_cache), data.held_out_clips, data.clips_every, data.side)
+        cache, every = Path(data.clips_cache), data.clips_every
+        clips += read_clips(Path(data.clips), cache, exclude=data.held_out_clips, every=every, side=data.side)
     if data.videos:
         clips += read_videos(Path(data.videos), exclude=data.held_out, side=data.side)
     if data.photos:
         clips += read_photos(Path(data.photos), side=data.side)
     if data.scenes:
         clips += generate_scenes(data.scenes, recipe.seed, data.side)
+    return clips
+
+
+def read_held_out(recipe: Recipe) -> list[Clip]:
+    """The pictures of a recipe that are kept for validation.
+
+    Raises:
+        LightTrackError: there are none, or one is missing or damaged.
+    """
+    data = recipe.data
+    clips: list[Clip] = []
+    if data.held_out:
+        clips += read_videos(Path(data.videos), include=data.held_out, side=data.side)
+    if data.held_out_clips:
+        cache, every = Path(data.clips_cache), data.clips_every
+        clips += read_clips(Path(data.clips), cache, include=data.held_out_clips, every=every, side=data.side)
+    if not clips:
+        raise LightTrackError("data: held_out and held_out_clips are empty: paths are compared on held-out videos")
     return clips

@@ -59,10 +59,9 @@ def test_every_box_equals_the_official_trackers(mobile, shared, golden, settings
     assert i == len(official["boxes"]) - 1
 
 
-@pytest.fixture
-def lively(mobile):
-    """A tracker that notes the side of every crop it searches."""
-    tracker = create_tracker(load_model(mobile), threads=1)
+def listening(model):
+    """A tracker, and the side of every crop it searches."""
+    tracker = create_tracker(model, threads=1)
     sides = []
     for engine in tracker._search_engines:
 
@@ -72,6 +71,11 @@ def lively(mobile):
 
         engine.run = run
     return tracker, sides
+
+
+@pytest.fixture
+def lively(mobile):
+    return listening(load_model(mobile))
 
 
 def test_a_calm_target_is_looked_for_near_by_and_found_where_the_whole_search_finds_it(lively, mobile, shared):
@@ -100,7 +104,7 @@ def test_a_target_that_jumped_is_found_in_the_same_frame_as_by_the_whole_search(
     found = tracker.update(jumped)
     assert sides == [160, 160, 256]
     assert found.box.x == pytest.approx(x + 60, abs=20)
-    tracker._target = calm._replace(calm=False)
+    tracker._target = calm._replace(moved=np.inf)
     assert tracker.update(jumped).box == found.box
     assert sides[3:] == [256], "a frame that is not calm is searched once, in whole"
     tracker.update(jumped)
@@ -110,6 +114,44 @@ def test_a_target_that_jumped_is_found_in_the_same_frame_as_by_the_whole_search(
     tracker.target = Box(x, y, width, height)
     tracker.update(jumped)
     assert sides[6:] == [256], "where somebody else says the target is, all is searched"
+
+
+def test_a_target_that_moves_a_little_is_searched_in_the_middle_crop(mobile, shared):
+    loaded = load_model(mobile)
+    parameters = dataclasses.replace(loaded.hyper_parameters, middle_size=192)
+    tracker, sides = listening(dataclasses.replace(loaded, hyper_parameters=parameters))
+    frame = next(frames_of(shared, "woman"))
+    tracker.init(frame, Box(*np.load(shared / "golden/lighttrack/woman.npz")["init_box"]))
+    tracker.update(frame)
+    calm = tracker._target
+    boxes = []
+    for moved in (0.0, 0.3, 0.31, 0.42, 0.43, np.inf):
+        tracker._target = calm._replace(moved=moved)
+        boxes.append(tracker.update(frame).box)
+    assert sides[1:] == [160, 160, 192, 192, 256, 256]
+    for box in boxes:
+        assert box == pytest.approx(boxes[-1], abs=8), "whichever crop it is"
+
+
+def test_with_an_interval_no_frame_is_searched_twice_and_the_whole_in_its_turn(mobile, shared):
+    loaded = load_model(mobile)
+    parameters = dataclasses.replace(loaded.hyper_parameters, middle_size=192, whole_interval=4)
+    tracker, sides = listening(dataclasses.replace(loaded, hyper_parameters=parameters))
+    frame = next(frames_of(shared, "woman"))
+    box = Box(*np.load(shared / "golden/lighttrack/woman.npz")["init_box"])
+    tracker.init(frame, box)
+    for _ in range(9):
+        tracker.update(frame)
+    assert sides == [160, 160, 160, 256, 160, 160, 160, 256, 160]
+    empty = from_bgr(np.zeros((frame.height, frame.width, 3), np.uint8))
+    tracker.init(frame, box)
+    sides.clear()
+    for _ in range(5):
+        tracker.update(empty)
+    assert sides == [160, 192, 192, 256, 192], "not plainly seen: the larger crop in the next frame"
+    tracker.target = box
+    tracker.update(frame)
+    assert sides[5:] == [256], "where somebody else says the target is, all is searched"
 
 
 def near_rounding_edge(side):

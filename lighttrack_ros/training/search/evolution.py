@@ -1,0 +1,151 @@
+"""The evolution over a supernet's paths: NSGA-II on accuracy and time, in a file that machines share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import optuna
+import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.training.distill import normalise
+from lighttrack_ros.training.losses import cell_points
+from lighttrack_ros.training.pairs import Batch
+from lighttrack_ros.training.supernet.network import Supernet
+from lighttrack_ros.training.supernet.space import Space
+
+_CHUNK = 16  # pairs a forward pass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a path may cost; None: no limit. Each is checked before a path's accuracy is measured."""
+
+    ms: float | None = None
+    mmacs: float | None = None
+    parameters: float | None = None  # millions
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a path: ms a frame as predicted, millions of multiplications a frame, millions of parameters."""
+
+    ms: float
+    mmacs: float
+    parameters: float
+
+    def excess(self, limits: Limits) -> dict[str, float]:
+        """By what share each limit is passed; not positive where it is kept."""
+        given = asdict(limits)
+        return {name: value / given[name] - 1 for name, value in asdict(self).items() if given[name] is not None}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A path that was tried and keeps the limits.
+
+    Attributes:
+        accuracy: see `accuracy_of`.
+        front: none that was tried is both faster and more accurate.
+    """
+
+    path: str
+    cost: Cost
+    accuracy: float
+    front: bool
+
+
+@torch.no_grad()
+def accuracy_of(supernet: Supernet, path: str, pairs: Batch) -> float:
+    """Mean overlap of the best cell's box with the target's, over pairs whose search crop shows it; 0..1."""
+    supernet.eval()
+    network = supernet.network(path)
+    overlaps = []
+    for start in range(0, len(pairs.box), _CHUNK):
+        batch = Batch(*(tensor[start : start + _CHUNK] for tensor in pairs))
+        template = network.template_features(normalise(batch.template))
+        logits, distances = network(template, normalise(batch.search))
+        n, size = logits.shape[-1], batch.search.shape[-1]
+        best = logits.flatten(1).argmax(1)
+        at = cell_points(size, n, best.device).float()
+        x, y = at[best % n], at[best // n]
+        left, top, right, bottom = (
+            distances.flatten(2).gather(2, best[:, None, None].expand(-1, 4, 1))[..., 0].unbind(1)
+        )
+        found = torch.stack([x - left, y - top, x + right, y + bottom], 1)
+        overlaps.append(_overlaps(found, batch.box)[batch.present > 0])
+    return float(torch.cat(overlaps).mean())
+
+
+def evolve(
+    space: Space,
+    cost: Callable[[str], Cost],
+    accuracy: Callable[[str], float],
+    limits: Limits,
+    trials: int,
+    journal: Path,
+    population: int = 32,
+    seed: int = 0,
+) -> list[Found]:
+    """Try paths until so many have been tried, by all processes that share the journal together.
+
+    Args:
+        cost, accuracy: of a path.
+        journal: a file; what is in it already counts, and other machines may write it at the same time.
+        population: paths a generation.
+
+    Returns:
+        All paths within the limits, the fastest first.
+
+    Raises:
+        LightTrackError: the journal is of another search, or no path that was tried keeps the limits.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    study = optuna.create_study(
+        study_name=f"{space.base} {limits}",
+        storage=JournalStorage(JournalFileBackend(str(journal))),
+        sampler=optuna.samplers.NSGAIISampler(population_size=population, seed=seed),
+        directions=["minimize", "maximize"],
+        load_if_exists=True,
+    )
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        path = space.path(lambda name, digits: str(trial.suggest_categorical(name, digits)))
+        taken = cost(path)
+        excess = taken.excess(limits)
+        trial.set_user_attr("path", path)
+        trial.set_user_attr("cost", [taken.ms, taken.mmacs, taken.parameters])
+        for name, share in excess.items():
+            trial.set_constraint(name, share)
+        keeps = all(share <= 0 for share in excess.values())
+        trial.set_user_attr("keeps", keeps)
+        return taken.ms, accuracy(path) if keeps else 0.0
+
+    while (tried := len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))) < trials:
+        study.optimize(objective, n_trials=min(population, trials - tried))
+    kept = {}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        if trial.user_attrs["keeps"]:
+            kept[trial.user_attrs["path"]] = (Cost(*trial.user_attrs["cost"]), trial.values[1])
+    if not kept:
+        raise LightTrackError(f"none of {tried} paths keeps {limits}: raise the limits or try more")
+    best = -np.inf
+    found = []
+    for path, (taken, value) in sorted(kept.items(), key=lambda item: (item[1][0].ms, -item[1][1])):
+        found.append(Found(path, taken, value, front=value > best))
+        best = max(best, value)
+    return found
+
+
+def _overlaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """(B,) intersection over union of boxes (B, 4): left, top, right, bottom."""
+    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
+    shared = (high - low).clamp_min(0).prod(1)
+    return shared / ((a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - shared).clamp_min(1e-6)
