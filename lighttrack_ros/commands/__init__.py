@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     finally:
-        if ours:
+        if signal.getsignal(signal.SIGINT) is interrupt:  # a command that ended may have chosen to ignore a second one
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

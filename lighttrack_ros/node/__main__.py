@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from typing import TYPE_CHECKING
 
@@ -65,7 +64,6 @@ def main() -> int:
     try:
         node = TrackerNode(stop)
     except LightTrackError:  # the node has logged it
-        time.sleep(_ROSOUT)
         rclpy.try_shutdown()
         return 1
     forward_logs(node.get_logger())
@@ -73,9 +71,6 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # Python takes its handlers down before it ends
     return 0
-
-
-_ROSOUT = 0.5  # seconds for /rosout's subscribers to find a node that ends at once
 
 
 def _run(node: TrackerNode, executor: SingleThreadedExecutor, stop: threading.Event) -> None:

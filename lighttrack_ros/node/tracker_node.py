@@ -55,6 +55,7 @@ from lighttrack_ros.session import Session, State
 from lighttrack_ros.srv import TrackTarget
 from lighttrack_ros.trackers import Tracker, create_tracker
 
+_ROSOUT = 1.5  # seconds for a subscriber of /rosout to be found
 _SILENCE = 3.0  # seconds without an image before the log says so
 _LOSS_SHARE = 0.1  # of the images: less is counted, and not complained of
 _REMEDY = f"the camera's process needs {CAMERA_PROFILE}, see docs/node.md"
@@ -82,6 +83,7 @@ class TrackerNode(LifecycleNode):
             self.parameters = parameters.declare(self)
         except LightTrackError as error:
             self.get_logger().error(str(error))
+            self._let_rosout_hear()
             raise
         self._scheduling = Scheduling()
         self._finalized = False
@@ -101,6 +103,13 @@ class TrackerNode(LifecycleNode):
         self.create_timer(self.parameters.diagnostics_period, self._on_timer, clock=steady)
         if warning := little_shared_memory():
             self.get_logger().warning(warning)
+
+    def _let_rosout_hear(self) -> None:
+        """Of a node that ends at once, /rosout's subscribers have hardly heard that it is there."""
+        until = time.monotonic() + _ROSOUT
+        while not self.count_subscribers("/rosout") and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(_ROSOUT / 5)
 
     def autostart(self) -> None:
         """Configure and activate; what goes wrong is logged, and the node stays as far as it got."""

@@ -175,8 +175,8 @@ class Camera:
             reason = str(error).partition("\n")[0]
             raise LightTrackError(f"topic {self._clip.topic!r}: {reason.rstrip(':')}") from None
         # A shell starts background jobs with SIGINT ignored; both signals end this one.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _interrupt_once)
+        signal.signal(signal.SIGTERM, _interrupt_once)
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self._image_type = Image
         self._node = rclpy.create_node(f"replay_{os.getpid()}", enable_rosout=False, start_parameter_services=False)
@@ -235,3 +235,10 @@ class Camera:
 
         self._publisher.wait_for_all_acked(Duration(seconds=1))
         time.sleep(0.2)
+
+
+def _interrupt_once(*_: object) -> None:
+    """The first Ctrl-C ends what is under way; from then on the process ends, and no second one may cut that short."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
