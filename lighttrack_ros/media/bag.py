@@ -177,6 +177,8 @@ def _parts(path: Path, metadata: _Metadata) -> list[Path]:
     """The bag's files."""
     if path.is_file():
         return [path]
+    if not path.is_dir():
+        raise LightTrackError(f"{path}: cannot be read as a rosbag2, there is no such file or folder")
     if not metadata.files:
         return _storage_files(path)
     # Paths were relative to somewhere else in old bags.

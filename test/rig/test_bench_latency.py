@@ -112,7 +112,7 @@ def test_overload_counts_what_it_drops(bag, model, tmp_path, environment):
         (["--box", "1,2,3,4"], "--box goes with"),
         (["--bag", "{bag}", "--box", "400,2,9,9"], "lies outside the frame of 320 x 240"),
         (["--sequence", "{clip}", "--box", "400,2,9,9"], "lies outside the frame of 64 x 48"),
-        (["--sequence", "{tmp}"], "no images in it"),
+        (["--sequence", "{tmp}"], "no groundtruth.txt"),
         (["--plot", "{tmp}/plot.bmp"], "must end in one of .png, .svg, .pdf"),
         (["--plot", "{tmp}/plot"], "must end in one of .png, .svg, .pdf"),
         (["--json", "{tmp}"], "cannot be written"),
