@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +73,24 @@ def _evaluate_with_progress(tracker: Tracker, with_truth: list[sequences.Sequenc
     width = max(4, *(len(sequence.name) for sequence in with_truth))
     print(f"{'':{width}}  frames    AUC    IoU   SR.5   P@20   step ms p50    p95    p99")
     results = []
+    fault: LightTrackError | None = None
     frames = sum(sequence.frames.count or 0 for sequence in with_truth)
     # Without a terminal only the rows are printed.
     with tqdm(total=frames, unit="frame", leave=False, disable=None) as bar:
         for sequence in with_truth:
             bar.set_description(sequence.name)
-            result = evaluate_sequence(tracker, sequence, bar.update)
+            try:
+                result = evaluate_sequence(tracker, sequence, bar.update)
+            except LightTrackError as error:  # e.g. a damaged frame in the middle; the others are wanted all the same
+                fault = error
+                with tqdm.external_write_mode():
+                    print(f"left out: {error}", file=sys.stderr)
+                continue
             results.append(result)
             with tqdm.external_write_mode():
                 print(_row(sequence.name, width, result.accuracy, result.step_times), flush=True)
+    if not results and fault is not None:
+        raise fault
     evaluation = Evaluation(results)
     if len(results) > 1:
         print(_row("mean", width, evaluation.mean, evaluation.step_times))
@@ -87,7 +98,9 @@ def _evaluate_with_progress(tracker: Tracker, with_truth: list[sequences.Sequenc
 
 
 def _row(name: str, width: int, score: metrics.Accuracy, times: metrics.StepTimes) -> str:
+    steps = (times.p50, times.p95, times.p99)  # nan for a clip of one frame
     return (
         f"{name:{width}}  {score.frames:6d}  {score.auc:.3f}  {score.iou:.3f}  {score.sr50:.3f}  "
-        f"{score.precision20:.3f}        {times.p50:6.2f} {times.p95:6.2f} {times.p99:6.2f}"
+        f"{score.precision20:.3f}        "
+        + " ".join(f"{step:6.2f}" if math.isfinite(step) else "     -" for step in steps)
     )

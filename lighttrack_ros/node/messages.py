@@ -85,6 +85,7 @@ def encoding_of(message: Stamped, compressed: bool) -> str:
 
 def target_message(message: Stamped, report: Report, target_id: str, model: str) -> TrackedTarget:
     """What is known of the target on one image; the caller fills in the times."""
+    left, top, right, bottom = map(float, report.outside)
     target = TrackedTarget(
         target_id=target_id,
         state=int(report.state),
@@ -92,6 +93,10 @@ def target_message(message: Stamped, report: Report, target_id: str, model: str)
         y=float(report.box.y),
         width=float(report.box.width),
         height=float(report.box.height),
+        outside_left=left,
+        outside_top=top,
+        outside_right=right,
+        outside_bottom=bottom,
         confidence=float(report.confidence),
         model=model,
         exit_index=report.exit_index,

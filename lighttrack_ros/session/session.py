@@ -32,8 +32,9 @@ class State(IntEnum):
 class Report:
     """The session's word on one frame: the estimate as the outside world may use it.
 
-    While the target is lost, `box` is where it was last seen. `box` always lies inside the frame. `network` is the
-    estimate's; None where no network ran to find the target.
+    While the target is lost, `box` is where it was last seen. `box` always lies inside the frame: it is the visible
+    part of `whole`, the tracker's box of the whole target. `network` is the estimate's; None where no network ran to
+    find the target.
     """
 
     state: State
@@ -41,6 +42,14 @@ class Report:
     confidence: float
     exit_index: int = -1
     network: tuple[float, float] | None = field(default=None, compare=False)
+    whole: Box | None = field(default=None, compare=False)
+
+    @property
+    def outside(self) -> tuple[float, float, float, float]:
+        """By how much the whole target sticks out of the frame at the left, top, right and bottom, pixels."""
+        box, whole = self.box, self.whole or self.box
+        right, bottom = whole.x + whole.width - box.x - box.width, whole.y + whole.height - box.y - box.height
+        return max(0.0, box.x - whole.x), max(0.0, box.y - whole.y), max(0.0, right), max(0.0, bottom)
 
 
 class Session:
@@ -81,7 +90,7 @@ class Session:
         self._tracker.init(frame, box)
         self.reset()
         self._state, self._seen = State.TRACKING, self._tracker.target
-        return Report(self._state, clip_box(box, frame.width, frame.height), 1.0)
+        return Report(self._state, clip_box(box, frame.width, frame.height), 1.0, whole=box)
 
     def step(self, frame: Frame) -> Report:
         """Find the target on the next frame; without a target, an idle report.
@@ -108,7 +117,7 @@ class Session:
             if self._on_trail:
                 self._trail = self._at_last_size(self._tracker.target)
             return self._report(frame, self._seen, 0.0, estimate)
-        return self._report(frame, estimate.box, confidence, estimate)
+        return self._report(frame, self._tracker.target, confidence, estimate)
 
     def _judge(self, confidence: float, expected: Box, frame: Frame) -> None:
         """From uncertain to lost, and from either back to tracking."""
@@ -126,8 +135,8 @@ class Session:
             self._places = _search_places(self._seen, frame)
 
     def _report(self, frame: Frame, box: Box, confidence: float, estimate: Estimate) -> Report:
-        box = clip_box(box, frame.width, frame.height)
-        return Report(self._state, box, confidence, estimate.exit_index, estimate.network)
+        visible = clip_box(box, frame.width, frame.height)
+        return Report(self._state, visible, confidence, estimate.exit_index, estimate.network, box)
 
     def _confidence(self, estimate: Estimate) -> float:
         """How likely it is that the target is in view, by the model's own record; see docs/lost.md."""

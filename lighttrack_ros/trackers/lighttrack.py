@@ -68,7 +68,8 @@ class LightTrackTracker(Tracker):
         template = self._template_engine.run({})
         for sized in (search, *search.smaller):
             sized.engine.hold(template)
-        self._target = _Target(centre_x, centre_y, width, height, fill, search, moved=0.0, since_whole=0)
+        least = _least(width), _least(height)
+        self._target = _Target(centre_x, centre_y, width, height, *least, fill, search, moved=0.0, since_whole=0)
 
     def update(self, frame: Frame) -> Estimate:
         target = self._known_target()
@@ -97,8 +98,8 @@ class LightTrackTracker(Tracker):
         target = self._target = target._replace(
             centre_x=min(max(centre_x, 0.0), float(frame.width)),
             centre_y=min(max(centre_y, 0.0), float(frame.height)),
-            width=max(_SMALLEST, min(width, float(frame.width))),
-            height=max(_SMALLEST, min(height, float(frame.height))),
+            width=max(target.least_width, min(width, float(frame.width))),
+            height=max(target.least_height, min(height, float(frame.height))),
             moved=moved,
             since_whole=0 if search is target.search else target.since_whole + 1,
         )
@@ -161,6 +162,8 @@ class _Target(NamedTuple):
     centre_y: float
     width: float
     height: float
+    least_width: float
+    least_height: float
     fill: Array  # (3,) uint8 BGR
     search: _Search  # chosen at the start by the target's size
     moved: float  # in the last frame along x or y, of the template's side; inf: it may be anywhere
@@ -269,6 +272,11 @@ class _Search:
         first = self._cells // 2 + round(offset / self._stride) - _LOOK
         first = min(max(first, 0), self._cells - 2 * _LOOK)
         return slice(first, first + 2 * _LOOK)
+
+
+def _least(side: float) -> float:
+    """How small a side may become: the authors' limit; for a target that is smaller from the start, half of it."""
+    return _SMALLEST if side >= _SMALLEST else side / 2
 
 
 def _corner(centre: float, side: int) -> int:

@@ -95,6 +95,22 @@ def test_a_damaged_video_says_how_much_was_read(shared, capsys):
     assert "46 of the 60 frames that the file announces could be decoded" in shown.err
 
 
+def test_a_sequence_damaged_in_its_middle_is_named_and_the_others_are_evaluated(tmp_path, capsys):
+    for name, count in (("one", 1), ("good", 3), ("bad", 3)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            cv2.imwrite(str(tmp_path / name / f"{index}.png"), np.full((64, 64, 3), 40 * index, np.uint8))
+        (tmp_path / name / "groundtruth.txt").write_text("10,10,20,20\n" * count)
+    (tmp_path / "bad/1.png").write_bytes(b"cut off")
+    assert commands.main(["evaluate", "--sequences", str(tmp_path), "--json", str(tmp_path / "out.json")]) == 0
+    shown = capsys.readouterr()
+    assert "left out: " in shown.err
+    assert "bad/1.png: cannot be decoded" in shown.err
+    assert " nan" not in shown.out
+    assert sorted(json.loads((tmp_path / "out.json").read_text())["sequences"]) == ["good", "one"]
+    assert commands.main(["evaluate", "--sequences", str(tmp_path / "bad")]) == 1
+
+
 def test_a_box_may_begin_left_of_the_frame_and_one_frame_is_enough(tmp_path, capsys):
     with VideoWriter(tmp_path / "one.mp4", 320, 240, 30) as writer:
         writer.write(np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8))
