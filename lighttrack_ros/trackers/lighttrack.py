@@ -22,6 +22,7 @@ from lighttrack_ros.trackers.crop import SquareCropper
 _MARGIN = 0.325  # of the template's side: so much further than the target moved in the last frame a small crop reaches
 _LOOK = 2  # cells to each side of a target's centre that tell how it looks: half the template's
 _SMALLEST = 10.0  # pixels; the authors' lower limit on the target's sides
+_LEAST = 2.0  # pixels; of a target that is smaller than that limit from the start
 
 
 class LightTrackTracker(Tracker):
@@ -276,7 +277,7 @@ class _Search:
 
 def _least(side: float) -> float:
     """How small a side may become: the authors' limit; for a target that is smaller from the start, half of it."""
-    return _SMALLEST if side >= _SMALLEST else side / 2
+    return _SMALLEST if side >= _SMALLEST else max(side / 2, _LEAST)
 
 
 def _corner(centre: float, side: int) -> int:

@@ -245,8 +245,8 @@ def test_any_box_and_any_size_of_frame_give_a_finite_estimate(tracker, box, size
     for seed in range(2):
         estimate = tracker.update(noise(*size, seed))
         assert np.isfinite(estimate.box).all()
-        assert estimate.box.width >= 10
-        assert estimate.box.height >= 10
+        assert estimate.box.width >= 2
+        assert estimate.box.height >= 2
         assert 0 <= estimate.confidence <= 1
         assert 0 <= estimate.box.x <= size[0]
         assert 0 <= estimate.box.y <= size[1]
