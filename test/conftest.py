@@ -75,6 +75,7 @@ def start(world: World, model: Path, request: pytest.FixtureRequest) -> Iterator
         parameters = {"model": model, "threads": 1, "diagnostics_period": 0.1, **parameters}
         process = NodeProcess(node_command(namespace, **parameters))
         trackers.append(Tracker(world, namespace, process, parameters.get("image_transport", "raw"), camera))
+        trackers[-1].matches_camera = parameters.get("reliability", "auto") == "auto"
         return trackers[-1]
 
     yield start

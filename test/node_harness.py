@@ -146,6 +146,8 @@ class Tracker:
         kind, suffix = (Image, "") if transport == "raw" else (CompressedImage, "/compressed")
         node = world.node
         offered = ReliabilityPolicy.RELIABLE if camera == "reliable" else ReliabilityPolicy.BEST_EFFORT
+        self._offered = offered
+        self.matches_camera = False  # whether the node was told to ask for what the camera offers
         self.camera = node.create_publisher(
             kind, f"{namespace}/image{suffix}", QoSProfile(depth=5, reliability=offered)
         )
@@ -163,8 +165,15 @@ class Tracker:
         """Everybody hears everybody: what is published now arrives."""
         for publisher in (self.camera, self.init_box, self.init_roi):
             self.wait_for(publisher.get_subscription_count, f"a subscriber of {publisher.topic_name}")
+        if self.matches_camera:
+            # The node may have subscribed before it knew what the camera offers; what is sent meanwhile may be lost.
+            self.wait_for(self._reliability_matches, "the reliability that the camera offers")
         probe = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         self.wait_for(lambda: self.show(probe, 1) or self.targets, "what the node says of an image")
+
+    def _reliability_matches(self) -> bool:
+        infos = self._world.node.get_subscriptions_info_by_topic(self.camera.topic_name)
+        return {info.qos_profile.reliability for info in infos} == {self._offered}
 
     def wait_for(self, condition: Callable[[], object], what: str) -> object:
         return wait_for(condition, what, lambda: self.process.output)

@@ -274,6 +274,7 @@ def test_every_encoding(tracker, clip, encoding, expected_boxes):
     tracker.show(clip.images[1], stamps[1], **changes[1])
     target = tracker.wait_for_target(stamps[1])
     intensities = Intensities()
+    intensities.start(clip.boxes[0])  # as the node does where a target begins
     images = [
         decode(frame[0], WIDTH, HEIGHT, frame[1], bool(frame[3]), frame[2], intensities).bgr() for frame in frames
     ]
@@ -313,7 +314,7 @@ def malformed_images(image: np.ndarray) -> dict[str, dict[str, object]]:
         "data cut off": {"data": image.tobytes()[:-1]},
         "unknown encoding": {"encoding": "nonsense"},
         "no encoding": {"encoding": ""},
-        "depth": {"encoding": "16UC1"},
+        "depth": {"encoding": "16UC1", "step": WIDTH},
         "1 x 1": {"width": 1, "height": 1, "step": 3, "data": [1, 2, 3]},
         "huge size": {"width": 2**32 - 1, "height": 2**32 - 1},
         "wrong encoding": {"encoding": "mono16", "is_bigendian": 1, "step": WIDTH},
