@@ -22,6 +22,7 @@ from lighttrack_ros.geometry import Box
 from lighttrack_ros.media.frames import FrameSource, open_source
 from lighttrack_ros.media.scene import Scene
 from lighttrack_ros.media.sequences import Sequence, save_scene, sequence_of
+from lighttrack_ros.media.video import VideoFile
 from lighttrack_ros.models import Model
 from lighttrack_ros.rig import processes
 from lighttrack_ros.rig.processes import Child, Observer
@@ -62,9 +63,11 @@ def film_of_video(name: str, box: Box | None, rate: float | None) -> Film:
         LightTrackError: it cannot be read, is a live camera, or the box is missing or outside.
     """
     frames = open_source(name)
-    if frames.count is None:
+    if isinstance(frames, VideoFile) and frames.count is None:
+        frames.count = frames.count_frames()
+    if frames.live or frames.count is None:
         raise LightTrackError(
-            f"{name}: the demo needs a video or a folder, to draw on afterwards; for a live camera use "
+            f"{frames.name}: the demo needs a video or a folder, to draw on afterwards; for a live camera use "
             "`lighttrack track` or `lighttrack replay`"
         )
     sequence = sequence_of(name)
