@@ -98,17 +98,21 @@ _Kind = TypeVar("_Kind", bound=HyperParameters)
 class SessionSettings:
     """When an estimate may be believed; see docs/lost.md, and `lighttrack fit-session` for how values are found.
 
-    The confidence that a session reports is 1 / (1 + exp(-slope (log odds of the network's score
-    - unlikeness (1 - cosine) - midpoint))), the cosine being that of how the target looks and how it has looked.
+    `unlikeness`, `midpoint` and `slope` serve models without a verifier. Their confidence is 1 / (1 + exp(-slope
+    (log odds of the network's score - unlikeness (1 - cosine) - midpoint))), the cosine being that of how the target
+    looks and how it has looked.
     """
 
     unlikeness: Annotated[float, within(0, 1000)] = 0.0  # log odds that looking unlike takes away
     midpoint: Annotated[float, within(-100, 100)] = 0.0  # log odds where there or gone are as likely
     slope: Annotated[float, within(0.01, 100)] = 1.0
     uncertain: Share = 0.3  # confidence under which the target is uncertain
+    sure: Share = 0.5  # confidence from which an uncertain one may be believed again
+    lost: Share = 0.3  # confidence under which it may be lost
     lost_frames: Count = 5  # so many frames in a row under it: the target is lost
-    found: Share = 0.5  # confidence from which an uncertain or lost target may be believed again
-    found_frames: Count = 2  # so many frames in a row, at one place
+    again: Share = 0.5  # confidence from which a lost one may be believed again where the tracker was led
+    found: Share = 0.5  # chance of being the target from which what is seen while it is lost may be believed
+    found_frames: Count = 2  # so many frames in a row, at one place: for `sure`, `again` and `found`
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,12 @@ class Model:
         if not isinstance(parameters, LightTrackHyperParameters):
             return self.search_sizes
         return (*self.search_sizes, *(side for side in (parameters.near_size, parameters.middle_size) if side))
+
+    @property
+    def verifier(self) -> Path | None:
+        """What a session knows of the model's features, `verifier.npz`; None where the folder has none."""
+        path = self.folder / "verifier.npz"
+        return path if path.is_file() else None
 
     @property
     def template_graphs(self) -> tuple[Path, ...]:

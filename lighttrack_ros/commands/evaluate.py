@@ -64,7 +64,7 @@ def _evaluate_sessions(
 ) -> dict[str, Any]:
     tracker = create_tracker(model, args.backend, args.threads)
     try:
-        return sessions.as_json(sessions.run_all(plain, tracker, Session(tracker, model.session), with_truth))
+        return sessions.as_json(sessions.run_all(plain, tracker, Session.of(tracker, model), with_truth))
     finally:
         tracker.close()
 

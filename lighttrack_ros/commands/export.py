@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lighttrack_ros.export.exporter import export_checkpoint
+from lighttrack_ros.models import load_model
 from lighttrack_ros.runtime.ranges import FILE
 
 
@@ -19,4 +20,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"the graphs in {folder} are those of {args.checkpoint}; its settings are as they were")
     if (folder / FILE).exists():
         print(f"{FILE} is of the graphs before; int8 needs\n  lighttrack calibrate {folder} --sequences DIR")
+    if load_model(folder).verifier is not None:
+        print("what its session knows is of the weights before; fit it anew:")
+        print(f"  lighttrack fit-session {folder} --sequences DIR --write")
     return 0

@@ -1,30 +1,27 @@
-"""`lighttrack fit-session`: from what confidence on a model's target may be believed, found out on sequences."""
+"""`lighttrack fit-session`: learn on sequences with ground truth when a target may be believed, and judge that."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation import absence
-from lighttrack_ros.evaluation.fit_session import (
-    AS_IT_IS,
-    FOLLOWED,
-    MISSED,
-    SOON,
-    clips_to_follow,
-    figures,
-    fit,
-    judge,
-    record,
-)
+from lighttrack_ros.evaluation import sessions, trust
+from lighttrack_ros.evaluation.fit_session import Fit, fit, folds
+from lighttrack_ros.evaluation.harvest import Track, harvest
 from lighttrack_ros.media import sequences
-from lighttrack_ros.models import DEFAULT_MODEL, SessionSettings, load_model, save_model
-from lighttrack_ros.outputs import check_outputs, check_writable, write_json
+from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model, save_model
+from lighttrack_ros.outputs import check_writable
+from lighttrack_ros.session import Session
+from lighttrack_ros.session.verifier import FILE
 from lighttrack_ros.trackers import create_tracker
+from lighttrack_ros.trackers.base import Tracker
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,81 +30,114 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these sequences alone")
     parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="leave these sequences out")
     parser.add_argument(
-        "--test", nargs="+", default=[], metavar="NAME", help="judge the result on these, and fit on the others"
+        "--together",
+        nargs="+",
+        default=[],
+        metavar="NAME,NAME",
+        help="recordings to keep in one fold (those with the same name before a '_' are one anyway)",
     )
-    parser.add_argument("--keep", action="store_true", help="judge the settings that the model has; fit nothing")
-    parser.add_argument("--write", action="store_true", help="write the result into the model's model.yaml")
+    parser.add_argument("--folds", type=int, default=4, help="parts of cross-validation (default: %(default)s)")
+    parser.add_argument(
+        "--judge", action="store_true", help="run sessions on each fold with what was learned on the others"
+    )
+    parser.add_argument("--write", action="store_true", help=f"write the result into model.yaml and {FILE}")
+    parser.add_argument(
+        "--records", type=Path, metavar="DIR", help="keep what the tracker said here, and take it up again"
+    )
     parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads a step; 0: as measured")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads a step; 0: the backend chooses")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write settings and figures to this file")
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.keep and args.write:
-        raise LightTrackError("--keep and --write: with nothing fitted there is nothing to write")
+    if args.folds < 2:
+        raise LightTrackError(f"--folds: is {args.folds}, expected at least 2")
+    if args.judge and args.folds < 3:  # what is learned for one fold is cross-validated on the others
+        raise LightTrackError(f"--folds: is {args.folds}, expected at least 3 with --judge")
     found = sequences.find_sequences(args.sequences, args.only, args.skip)
     found = [sequence for sequence in found if sequence.truth is not None]
-    unknown = sorted(set(args.test) - {sequence.name for sequence in found})
-    if unknown:
-        raise LightTrackError(f"--test: no sequence with ground truth named {', '.join(unknown)} in {args.sequences}")
-    if len(found) - len(args.test) < 2:
-        raise LightTrackError(
-            f"{args.sequences}: {len(found) - len(args.test)} sequences with ground truth besides --test, "
-            "expected at least 2 (the target of one is covered with that of another)"
-        )
+    if not found:
+        raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
+    if args.json is not None:
+        check_writable(args.json)
     model = load_model(args.model)
-    check_outputs([args.json], [*sequences.files_of(found), model.folder])
     if args.write:
         check_writable(model.folder / "model.yaml")
+    fold = folds([one.name for one in found], [group.split(",") for group in args.together], args.folds)
     tracker = create_tracker(model, args.backend, args.threads)
+    figures: dict[str, Any] = {}
     try:
-        settings = model.session
-        if not args.keep:
-            to_fit = [sequence.name for sequence in found if sequence.name not in args.test]
-            settings = fit([record(tracker, clip) for clip in clips_to_follow(found, to_fit, "following")])
-        _print_settings(settings)
-        to_judge = args.test or [sequence.name for sequence in found]
-        verdicts = [judge(tracker, settings, clip) for clip in clips_to_follow(found, to_judge, "judging")]
+        tracks = list(_harvested(tracker, found, args.records))
+        learned = fit(tracks, [fold[track.name] for track in tracks])
+        _print_settings(learned)
+        if args.judge:
+            plain = create_tracker(model, args.backend, args.threads)
+            try:
+                figures = _judge(plain, tracker, found, tracks, fold)
+            finally:
+                plain.close()
     finally:
         tracker.close()
-    table = [figures(kind, verdicts) for kind in (AS_IT_IS, *absence.KINDS)]
-    _print_table(table)
     if args.json is not None:
-        write_json(args.json, {"session": dataclasses.asdict(settings), "kinds": table})
+        text = json.dumps({"session": dataclasses.asdict(learned.settings), **figures}, indent=2, allow_nan=False)
+        args.json.write_text(text + "\n", encoding="utf-8")
     if args.write:
-        save_model(dataclasses.replace(model, session=settings))
-        print(f"written to {model.folder / 'model.yaml'}")
+        write(model, learned)
+        print(f"written to {model.folder}")
     return 0
 
 
-def _print_settings(settings: SessionSettings) -> None:
+def write(model: Model, learned: Fit) -> None:
+    """Put what was learned into the model's folder."""
+    save_model(dataclasses.replace(model, session=learned.settings))
+    if learned.verifier is not None:
+        learned.verifier.save(model.folder / FILE)
+
+
+def _harvested(tracker: Tracker, found: Sequence[sequences.Sequence], place: Path | None) -> Iterator[Track]:
+    if place is not None:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LightTrackError(f"--records {place}: cannot be made ({error.strerror})") from None
+    frames = sum(sequence.frames.count or 0 for sequence in found)
+    with tqdm(total=frames, unit="frame", leave=False, disable=None) as bar:
+        for sequence in found:
+            bar.set_description(f"following {sequence.name}")
+            path = None if place is None else place / f"{sequence.name}.npz"
+            if path is not None and path.is_file():
+                yield Track.load(path)
+                bar.update(sequence.frames.count or 0)
+                continue
+            track = harvest(tracker, sequence, bar.update)
+            if path is not None:
+                track.save(path)
+            yield track
+
+
+def _judge(
+    plain: Tracker,
+    tracker: Tracker,
+    found: Iterable[sequences.Sequence],
+    tracks: Sequence[Track],
+    fold: Mapping[str, int],
+) -> dict[str, Any]:
+    """Real sessions on every fold, by what was learned on the others."""
+    results = []
+    for part in sorted(set(fold.values())):
+        rest = [track for track in tracks if fold[track.name] != part]
+        learned = fit(rest, [fold[track.name] for track in rest])
+        print(f"\nfold {part}, by what was learned on the others:")
+        session = Session(tracker, learned.settings, learned.verifier)
+        results += sessions.run_all(plain, tracker, session, [one for one in found if fold[one.name] == part])
+    width = max(len(name) for name in fold)
+    print("\nover all folds:")
+    print(sessions.row("all", width, trust.measure([result.account for result in results])))
+    print(sessions.cost(results))
+    return sessions.as_json(results)
+
+
+def _print_settings(learned: Fit) -> None:
     print("session:")
-    for name, value in dataclasses.asdict(settings).items():
+    for name, value in dataclasses.asdict(learned.settings).items():
         print(f"  {name}: {value}")
-
-
-def _print_table(table: Sequence[dict[str, Any]]) -> None:
-    first = table[0]
-    print(
-        f"\n{first['clips']} sequences as they are, {first['followed_frames']} frames followed (overlap over "
-        f"{FOLLOWED}): uncertain {_percent(first['followed_uncertain'])}; of all frames lost "
-        f"{_percent(first['frames_lost'])}; of {first['missed_frames']} frames that miss the target (overlap under "
-        f"{MISSED}), not counting lost ones, tracking {_percent(first['missed_tracking'])}; mean overlap "
-        f"{first['mean_overlap']:.3f}"
-    )
-    if first["absent_tracking"] is not None:
-        print(f"of their own frames without target tracking: {_percent(first['absent_tracking'])}")
-    print(
-        f"\nTarget taken out for {absence.GONE} frames:\n"
-        f"{'':14} clips  still tracking  past {SOON} frames  lost by the end  found again in {2 * SOON}  something else"
-    )
-    for row in table[1:]:
-        print(
-            f"{row['kind']:14} {row['clips']:5}  {_percent(row['absent_tracking']):>14}  "
-            f"{_percent(row['absent_tracking_late']):>13}  {_percent(row['ended_lost']):>15}  "
-            f"{_percent(row['found_again']):>17}  {_percent(row['found_wrong']):>14}"
-        )
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"

@@ -242,7 +242,7 @@ def best_threshold(accounts: Sequence[Account]) -> tuple[float, tuple[float, flo
 def _disappearances(one: Account) -> list[float]:
     """Frames from the beginning of each absence until the target is called lost."""
     found = []
-    for begin, end in _stretches(~one.present):
+    for begin, end in stretches(~one.present):
         lost = np.flatnonzero(one.states[begin:end] == State.LOST)
         if len(lost):
             found.append(float(lost[0]))
@@ -255,7 +255,7 @@ def _returns(one: Account) -> list[tuple[float, bool]]:
     """Frames from each return to view until the target is called tracking, and whether it is the right one then."""
     found = []
     overlap = one.overlap
-    for begin, end in _stretches(one.present):
+    for begin, end in stretches(one.present):
         if begin == 0:
             continue
         tracked = np.flatnonzero(one.states[begin:end] == State.TRACKING)
@@ -266,7 +266,7 @@ def _returns(one: Account) -> list[tuple[float, bool]]:
     return found
 
 
-def _stretches(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+def stretches(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """First and past-the-last index of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
     return [(int(begin), int(end)) for begin, end in edges.reshape(-1, 2)]
@@ -275,7 +275,7 @@ def _stretches(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
 def _age(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Of each True, how many there are in its run up to it; 0 of each False."""
     age = np.zeros(len(mask), np.int64)
-    for begin, end in _stretches(mask):
+    for begin, end in stretches(mask):
         age[begin:end] = np.arange(1, end - begin + 1)
     return age
 

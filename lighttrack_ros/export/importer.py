@@ -33,13 +33,14 @@ from lighttrack_ros.networks.lighttrack import MOBILE, Architecture, load_checkp
 from lighttrack_ros.networks.transformer import PATCH
 
 TEMPLATE_SIZE = 128
-_OF_A_MODEL = ("model.yaml", "ranges.yaml", "LICENSE", "__pycache__")
+_OF_A_MODEL = ("model.yaml", "ranges.yaml", "verifier.npz", "LICENSE", "__pycache__")
 SEARCH_SIZES = (256, 288)
 # The search near by: docs/performance.md. The session's limits, from `lighttrack fit-session`: docs/lost.md.
 _MOBILE_PARAMETERS = LightTrackHyperParameters(near_size=160, near_shift=4.3, near_score=7.0)
 _MOBILE_SESSION = SessionSettings(
-    unlikeness=62.2, midpoint=-0.44, slope=0.666, uncertain=0.35, lost_frames=5, found=0.89
+    uncertain=0.253, sure=0.253, lost=0.152, lost_frames=3, again=0.5, found=0.74, found_frames=3
 )
+_MOBILE_VERIFIER = Path(__file__).with_name("mobile_verifier.npz")
 
 
 def import_checkpoint(
@@ -84,6 +85,8 @@ def import_checkpoint(
         model.folder.mkdir()
         write_graphs(plan, model)
         save_model(model)
+        if plan.verifier is not None:
+            shutil.copyfile(plan.verifier, model.folder / "verifier.npz")
         put_in_place(model.folder, target)
     return target
 
@@ -93,6 +96,7 @@ class Plan(NamedTuple):
 
     fields: dict[str, Any]
     export: Callable[[Model], list[Difference]]
+    verifier: Path | None = None  # of the session, where these very weights have one
 
 
 def plan_of(checkpoint: Path, architecture: str | None) -> Plan:
@@ -160,6 +164,7 @@ def _lighttrack(checkpoint: Path, architecture: str) -> Plan:
         lambda model: export_lighttrack(
             network, model.template_graph, model.search_graph, model.template_size, model.search_sides
         ),
+        _MOBILE_VERIFIER if architecture == MOBILE else None,
     )
 
 

@@ -15,7 +15,14 @@ CREDIBLE = 60.0  # seconds: an image that seems older has a stamp of another clo
 UNKNOWN = "unknown"
 WINDOW = 10.0  # seconds over which rates and percentiles are taken
 
-COUNTS = ("images_received", "images_decoded", "images_processed", "images_dropped")
+COUNTS = (
+    "images_received",
+    "images_decoded",
+    "images_processed",
+    "images_dropped",
+    "targets_lost",
+    "targets_found",
+)
 PROBLEMS = {
     "bad_images": "image not used",
     "images_lost": "images lost",

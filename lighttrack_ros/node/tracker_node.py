@@ -589,7 +589,7 @@ def _load(chosen: parameters.Parameters, schedule: Callable[[], object]) -> _Loa
     model = load_model(chosen.model)
     schedule()  # before the backend starts its threads, which inherit it
     tracker = create_tracker(model, chosen.backend, chosen.threads, chosen.spin)
-    session = Session(tracker, model.session)
+    session = Session.of(tracker, model)
     frame = from_bgr(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8))
     session.start(frame, Box(280.0, 200.0, 80.0, 80.0))
     for _ in range(3):

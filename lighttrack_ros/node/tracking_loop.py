@@ -115,7 +115,7 @@ class TrackingLoop:
         self.read = read
         self._publish = publish
         self._health = health
-        self._story = _Story(tell)
+        self._story = _Story(tell, health.count)
 
         # Shared, under the lock of `_news`.
         self._news = threading.Condition()
@@ -439,10 +439,12 @@ class _Story:
 
     Args:
         tell: logs one line.
+        count: adds one to a count of the diagnostics.
     """
 
-    def __init__(self, tell: Callable[[str], object]) -> None:
+    def __init__(self, tell: Callable[[str], object], count: Callable[[str], object]) -> None:
         self._tell = tell
+        self._count = count
         self._state = State.IDLE
         self._since = 0.0  # time.monotonic()
         self._doubted = -math.inf  # when the log said so for the last time
@@ -461,8 +463,10 @@ class _Story:
         now = time.monotonic()
         lasted, self._since = now - self._since, now
         if report.state == State.LOST:
+            self._count("targets_lost")
             self._tell(f"{target} lost {lasted:.1f} s after it became uncertain, last seen at {_words(report.box)}")
         elif before == State.LOST:
+            self._count("targets_found")
             self._tell(f"{target} found at {_words(report.box)}, {lasted:.1f} s after it was lost")
         elif report.state == State.UNCERTAIN and now - self._doubted > _DOUBT_PERIOD:
             self._doubted = now

@@ -1,5 +1,6 @@
-"""One target's life: what the evidence is worth, the states, and what the outside world is told."""
+"""One target's life: what the evidence is worth, which candidate is the target, states, the search for a lost one."""
 
-from lighttrack_ros.session.session import NOWHERE, Looks, Report, Session, State, log_odds
+from lighttrack_ros.session.session import Session
+from lighttrack_ros.session.states import NOWHERE, Report, State
 
-__all__ = ["NOWHERE", "Looks", "Report", "Session", "State", "log_odds"]
+__all__ = ["NOWHERE", "Report", "Session", "State"]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import Model
-from lighttrack_ros.session.session import Report, Session
+from lighttrack_ros.session.session import Session
+from lighttrack_ros.session.states import Report
 from lighttrack_ros.trackers import create_tracker
 
 
@@ -43,7 +44,7 @@ def follow(
     """
     tracker = create_tracker(model, backend, threads)
     try:
-        session = Session(tracker, model.session)
+        session = Session.of(tracker, model)
         frames = iter(images)
         first = next(frames)
         yield Step(first, session.start(from_bgr(first), box), math.nan)

@@ -23,8 +23,6 @@ class Estimate:
         confidence: the network's own score, 0..1, before any penalty; what it is worth differs
             from model to model, see `session`.
         evidence: score, 0..1, that the target is anywhere in the search region; None where `confidence` is that.
-        appearance: how what is in the box looks to the network, (channels,) float32 of length 1; None where the
-            network does not say.
         network: when the network was started and when its outputs were there, time.perf_counter().
         exit_index: exit after which the network stopped, from 0; -1 for networks without exits.
     """
@@ -33,8 +31,27 @@ class Estimate:
     confidence: float
     exit_index: int = -1
     evidence: float | None = None
-    appearance: npt.NDArray[np.float32] | None = field(default=None, compare=False)
     network: tuple[float, float] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the search region of the last frame showed: everything in it that might be the target.
+
+    Attributes:
+        boxes: (k, 4) float64, x, y, width, height in pixels of the frame, not smoothed; row 0 is the one that the
+            tracker took, the others are peaks of the score map, the highest first.
+        logits: (k,) float64, the network's score of each before the sigmoid.
+        patches: (k, 4, 4, channels) float32, the cells about each one's centre of the features that the network
+            matches with its template; None where the network gives none.
+        mean, deviation: of the logits over the region.
+    """
+
+    boxes: npt.NDArray[np.float64]
+    logits: npt.NDArray[np.float64]
+    patches: npt.NDArray[np.float32] | None
+    mean: float
+    deviation: float
 
 
 class Tracker(ABC):
@@ -57,6 +74,10 @@ class Tracker(ABC):
         Raises:
             LightTrackError: `init` was never called.
         """
+
+    def sight(self) -> Sight | None:
+        """What the last `update` saw beside its estimate; None where the tracker does not say. Ask before the next."""
+        return None
 
     @property
     @abstractmethod

@@ -7,6 +7,7 @@ import math
 import time
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from lighttrack_ros.errors import LightTrackError
@@ -16,11 +17,13 @@ from lighttrack_ros.models import LightTrackHyperParameters, Model
 from lighttrack_ros.runtime import WARM_UP_RUNS, Engine, load_engine
 from lighttrack_ros.runtime.engine import Array
 from lighttrack_ros.runtime.load import Backend
-from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
+from lighttrack_ros.trackers.base import Estimate, Sight, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
 
 _MARGIN = 0.325  # of the template's side: so much further than the target moved in the last frame a small crop reaches
 _LOOK = 2  # cells to each side of a target's centre that tell how it looks: half the template's
+_MOST_CANDIDATES = 5
+_NEIGHBOURS = np.ones((3, 3), np.uint8)
 _SMALLEST = 10.0  # pixels; the authors' lower limit on the target's sides
 _LEAST = 2.0  # pixels; of a target that is smaller than that limit from the start
 
@@ -52,6 +55,7 @@ class LightTrackTracker(Tracker):
             search.smaller.append(_Search(engine, model.stride, search, self._parameters.near_shift))
         self._cropper = SquareCropper()
         self._target: _Target | None = None
+        self._looked: _Look | None = None
         self._warm_up()
 
     def init(self, frame: Frame, box: Box) -> None:
@@ -71,6 +75,7 @@ class LightTrackTracker(Tracker):
             sized.engine.hold(template)
         least = _least(width), _least(height)
         self._target = _Target(centre_x, centre_y, width, height, *least, fill, search, moved=0.0, since_whole=0)
+        self._looked = None
 
     def update(self, frame: Frame) -> Estimate:
         target = self._known_target()
@@ -80,14 +85,14 @@ class LightTrackTracker(Tracker):
         search = target.search.reaching((target.moved + _MARGIN) * self._template_size)
         if interval and target.since_whole + 1 >= interval:
             search = target.search
-        sight = self._sight(frame, target, context, search)
-        started = sight.started
-        plain = sight.found.highest >= self._near_score
+        look = self._look(frame, target, context, search)
+        started = look.started
+        plain = look.found.highest >= self._near_score
         if not (plain or interval) and search is not target.search:
             search = target.search
-            sight = self._sight(frame, target, context, search)
-            plain = sight.found.highest >= self._near_score
-        found = sight.found
+            look = self._look(frame, target, context, search)
+            plain = look.found.highest >= self._near_score
+        self._looked, found = look, look.found
         moved = max(abs(found.x), abs(found.y)) / self._template_size if plain else math.inf
         if interval and target.search.smaller:  # the largest of the small crops is enough
             moved = min(moved, target.search.smaller[-1].side / 2 / self._template_size - _MARGIN)
@@ -106,8 +111,11 @@ class LightTrackTracker(Tracker):
         )
         left, top = target.centre_x - target.width / 2, target.centre_y - target.height / 2
         box = Box(max(0.0, left), max(0.0, top), target.width, target.height)
-        network = started, sight.ended
-        return Estimate(box, found.score, evidence=found.highest, appearance=sight.appearance, network=network)
+        return Estimate(box, found.score, evidence=found.highest, network=(started, look.ended))
+
+    def sight(self) -> Sight | None:
+        look = self._looked
+        return None if look is None else look.search.sight(look)
 
     @property
     def target(self) -> Box:
@@ -127,7 +135,7 @@ class LightTrackTracker(Tracker):
         for engine in self._search_engines:
             engine.close()
 
-    def _sight(self, frame: Frame, target: _Target, context: float, search: _Search) -> _Sight:
+    def _look(self, frame: Frame, target: _Target, context: float, search: _Search) -> _Look:
         """Search one crop about where the target was."""
         scale = self._template_size / context
         side = max(1, round_half_away(context + (search.side - self._template_size) / scale))
@@ -139,7 +147,7 @@ class LightTrackTracker(Tracker):
         features = np.asarray(outputs["features"]) if "features" in outputs else None
         ended = time.perf_counter()
         found = search.decode(logits, distances, target.width * scale, target.height * scale, self._parameters)
-        return _Sight(found, None if features is None else search.appearance(features, found), started, ended)
+        return _Look(search, target, scale, logits, distances, features, found, started, ended)
 
     def _known_target(self) -> _Target:
         if self._target is None:
@@ -181,13 +189,19 @@ class _Found(NamedTuple):
     score: float
     highest: float  # the highest score of all cells
     penalty: float
+    cell: int
 
 
-class _Sight(NamedTuple):
-    """What one search crop shows."""
+class _Look(NamedTuple):
+    """One search crop and what the network said of it; the arrays are the engine's until its next run."""
 
+    search: _Search
+    target: _Target  # round which the crop was cut
+    scale: float  # crop pixels per frame pixel
+    logits: Array
+    distances: Array
+    features: Array | None
     found: _Found
-    appearance: Array | None
     started: float  # the network, time.perf_counter()
     ended: float
 
@@ -256,23 +270,49 @@ class _Search:
             score=float(scores[best]),
             highest=float(scores.max()),
             penalty=float(penalties[best]),
+            cell=best,
         )
 
-    def appearance(self, features: Array, found: _Found) -> Array:
-        """How the network sees what it found, (channels,) float32 of length 1.
+    def sight(self, look: _Look) -> Sight:
+        """The cell that was taken and the peaks of the score map beside it, as boxes in the frame."""
+        logits = look.logits.reshape(self._cells, self._cells).astype(np.float32, copy=False)
+        flat = logits.ravel()
+        peaks = np.flatnonzero((logits >= cv2.dilate(logits, _NEIGHBOURS)).ravel())
+        peaks = peaks[np.argsort(-flat[peaks])][: 2 * _MOST_CANDIDATES]
+        cells = np.concatenate(((look.found.cell,), peaks))
+        distances = look.distances.reshape(4, -1)[:, cells].astype(np.float64)
+        offsets = (np.stack((cells % self._cells, cells // self._cells)) - self._cells // 2) * self._stride
+        corners, far = offsets - distances[:2], offsets + distances[2:]
+        chosen = _apart((corners + far).T / 2, (far - corners).T)
+        centres, sizes = (corners + far)[:, chosen] / 2, (far - corners)[:, chosen]
+        boxes = (centres - sizes / 2 + ((look.target.centre_x * look.scale,), (look.target.centre_y * look.scale,))).T
+        boxes = np.concatenate((boxes, sizes.T), axis=1) / look.scale
+        patches = None
+        if look.features is not None:
+            first = np.rint(centres / self._stride).astype(int) + (self._cells // 2 - _LOOK)
+            columns, rows = np.clip(first, 0, self._cells - 2 * _LOOK)
+            features = look.features[0]
+            patches = np.stack(
+                [
+                    features[:, row : row + 2 * _LOOK, column : column + 2 * _LOOK]
+                    for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+                ]
+            ).transpose(0, 2, 3, 1)
+        mean, deviation = cv2.meanStdDev(logits)
+        return Sight(boxes, flat[cells[chosen]].astype(np.float64), patches, float(mean[0, 0]), float(deviation[0, 0]))
 
-        Args:
-            features: (1, channels, n, n), those that are matched with the template.
-        """
-        rows, columns = (self._look(offset) for offset in (found.y, found.x))
-        mean: Array = features[0, :, rows, columns].mean(axis=(1, 2), dtype=np.float32)
-        return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
-    def _look(self, offset: float) -> slice:
-        """Cells about a point; the nearest so many where that is at the map's edge."""
-        first = self._cells // 2 + round(offset / self._stride) - _LOOK
-        first = min(max(first, 0), self._cells - 2 * _LOOK)
-        return slice(first, first + 2 * _LOOK)
+def _apart(centres: Array, sizes: Array) -> list[int]:
+    """The first of the boxes, and of the others in their order those whose centre lies in none taken before."""
+    chosen: list[int] = []
+    taken: list[tuple[float, float, float, float]] = []
+    for index, ((x, y), (width, height)) in enumerate(zip(centres.tolist(), sizes.tolist(), strict=True)):
+        if all(abs(x - left) > wide / 2 or abs(y - top) > high / 2 for left, top, wide, high in taken):
+            chosen.append(index)
+            taken.append((x, y, width, height))
+            if len(chosen) == _MOST_CANDIDATES:
+                break
+    return chosen
 
 
 def _least(side: float) -> float:

@@ -1,4 +1,4 @@
-"""lighttrack fit-session: absences that are ones, thresholds that part the two, a model.yaml that says so."""
+"""lighttrack fit-session: folds that part recordings, a regression that finds what made the labels, files it writes."""
 
 import dataclasses
 import json
@@ -9,145 +9,148 @@ import cv2
 import numpy as np
 import pytest
 
-from lighttrack_ros.commands import main
+from lighttrack_ros import commands
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation import absence, fit_session
-from lighttrack_ros.evaluation.fit_session import Record
-from lighttrack_ros.geometry import Box
+from lighttrack_ros.evaluation import fit_session
+from lighttrack_ros.evaluation.harvest import Records, Track, harvest
+from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media.sequences import find_sequences
 from lighttrack_ros.models import SessionSettings, load_model, save_model
-from lighttrack_ros.trackers import Estimate
+from lighttrack_ros.session.verifier import Verifier
+from lighttrack_ros.trackers import create_tracker
 
-LENGTH, WIDE, HIGH = 31, 320, 300
-
-
-def patch_of(seed):
-    rng = np.random.default_rng(seed)
-    return cv2.resize(rng.integers(0, 256, (5, 6, 3), np.uint8), (36, 30), interpolation=cv2.INTER_CUBIC)
+LENGTH, WIDE, HIGH = 100, 320, 240
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three sequences of a patch that wanders over a ground."""
+    """Four sequences of a patch that wanders over a ground, is gone for a while and comes back elsewhere."""
     place = tmp_path_factory.mktemp("sequences")
-    for seed in range(3):
-        rng = np.random.default_rng(seed + 10)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
         ground = cv2.GaussianBlur(rng.integers(0, 256, (HIGH, WIDE, 3), np.uint8), (0, 0), 4)
         ground = cv2.normalize(ground, None, 60, 160, cv2.NORM_MINMAX)
+        patch = cv2.resize(rng.integers(0, 256, (5, 6, 3), np.uint8), (36, 30), interpolation=cv2.INTER_CUBIC)
         (place / f"walk{seed}").mkdir()
         lines = []
         for index in range(LENGTH):
-            x, y = 60 + 3 * index, round(60 + 20 * seed + 10 * math.sin(index / 5))
+            x, y = 60 + index, round(60 + 20 * seed + 10 * math.sin(index / 5))
             image = ground.copy()
-            image[y : y + 30, x : x + 36] = patch_of(seed)
+            gone = 40 <= index < 80
+            if not gone:
+                image[y : y + 30, x : x + 36] = patch
             cv2.imwrite(str(place / f"walk{seed}/{index:04d}.png"), image)
-            lines.append(f"{x},{y},36,30")
-        (place / f"walk{seed}/boxes.txt").write_text("\n".join(lines))
+            lines.append("nan,nan,nan,nan" if gone else f"{x},{y},36,30")
+        (place / f"walk{seed}/groundtruth.txt").write_text("\n".join(lines))
     return place
 
 
-@pytest.mark.parametrize("kind", absence.KINDS)
-def test_a_staged_target_is_gone_where_the_truth_says_so_and_nowhere_else(folder, kind):
-    (sequence, other), *_ = absence.others(find_sequences(folder))
-    staged = absence.stage(sequence, kind, other)
-    assert (staged.gone, len(staged.frames), len(staged.truth)) == (LENGTH // 3, LENGTH, LENGTH)
-    hidden = np.isnan(staged.truth).any(axis=1)
-    assert hidden[staged.gone : staged.gone + absence.GONE].all()
-    assert not hidden[: staged.gone - absence.GONE // 3].any()
-    assert not hidden[-1]
-    for index, frame in enumerate(staged.frames):
-        seen = cv2.matchTemplate(frame, patch_of(0), cv2.TM_CCOEFF_NORMED)
-        if staged.gone <= index < staged.gone + absence.GONE:
-            assert seen.max() < 0.6
-        elif not hidden[index] and tuple(staged.truth[index, 2:]) == (36, 30):
-            _, best, _, place = cv2.minMaxLoc(seen)
-            assert best > 0.99
-            assert place == tuple(staged.truth[index, :2])
-
-
-def test_what_cannot_be_staged_is_left_out(folder):
-    (sequence, other), *_ = absence.others(find_sequences(folder))
-    sequence.truth[LENGTH // 2] = np.nan
-    assert absence.stage(sequence, "covered", other) is None
-    large = find_sequences(folder)[0]
-    large.truth[:] = (10, 10, 300, 220)
-    assert absence.stage(large, "left", other) is None
+def test_what_was_filmed_together_stays_together():
+    names = ["car_1", "car_1_win", "dog", "box", "lemming_win", "lemming", "owl", "owl_win"]
+    fold = fit_session.folds(names, [("box", "lemming")], 3)
+    assert fold["car_1"] == fold["car_1_win"]
+    assert fold["box"] == fold["lemming"] == fold["lemming_win"]
+    assert fold["owl"] == fold["owl_win"]
+    assert sorted(list(fold.values()).count(part) for part in range(3)) == [2, 3, 3]
 
 
 def test_the_regression_finds_what_made_the_labels():
     rng = np.random.default_rng(0)
-    values = rng.normal((3, 40), (2, 15), (200_000, 2))
-    wanted = np.array([1.5, -0.2, 2.0])
+    values = rng.normal(0, 1, (100_000, 2))
+    wanted = np.array([1.5, -0.7, 0.6])
     labels = rng.random(len(values)) < 1 / (1 + np.exp(-(values @ wanted[:2] + wanted[2])))
-    got = fit_session.logistic_regression(values, labels)
-    np.testing.assert_allclose(got[:2], wanted[:2], rtol=0.03)
-    # Both classes weigh the same, as if there were as many of each.
-    assert got[2] == pytest.approx(wanted[2] - np.log(labels.mean() / (1 - labels.mean())), abs=0.1)
+    np.testing.assert_allclose(fit_session.logistic_regression(values, labels, 0.0), wanted, atol=0.04)
+    shrunk = fit_session.logistic_regression(values, labels, 1.0)
+    assert np.abs(shrunk[:2]).sum() < np.abs(wanted[:2]).sum() / 2
 
 
-def records(unlike_when_gone, seed=0):
-    """Clips of 30 frames, the last 15 without target."""
+def test_a_track_is_what_the_tracker_said_and_is_read_as_it_was_written(folder, model, tmp_path):
+    sequence = find_sequences(folder)[0]
+    tracker = create_tracker(load_model(model), threads=1)
+    track = harvest(tracker, sequence)
+    tracker.close()
+    plain = create_tracker(load_model(model), threads=1)
+    frames = iter(sequence.frames)
+    plain.init(from_bgr(next(frames)), sequence.init_box)
+    for row in range(1, 9):  # up to the first look elsewhere nothing differs
+        estimate = plain.update(from_bgr(next(frames)))
+        assert track.followed.estimate(row).box == estimate.box
+        np.testing.assert_allclose(track.followed.sight(row).logits, plain.sight().logits)
+    plain.close()
+    assert len(track.followed.frames) == LENGTH
+    assert len(track.looked.frames) == (LENGTH - 1) // 8
+    track.save(tmp_path / "walk0.npz")
+    again = Track.load(tmp_path / "walk0.npz")
+    assert (again.name, again.size) == ("walk0", (WIDE, HIGH))
+    for name, array in vars(track.followed).items():
+        np.testing.assert_array_equal(getattr(again.followed, name), array)
+    (tmp_path / "cut.npz").write_bytes(b"PK")
+    with pytest.raises(LightTrackError, match=r"cut.npz: not the records of a track"):
+        Track.load(tmp_path / "cut.npz")
+
+
+def scored(right, seed):
+    """A track with a score alone."""
     rng = np.random.default_rng(seed)
-    overlap = np.r_[np.full(15, 0.8), np.full(15, np.nan)]
-    made = []
-    for _ in range(60):
-        estimates = []
-        for gone in np.isnan(overlap):
-            score = 1 / (1 + np.exp(-rng.normal(3 if gone else 6, 2)))
-            angle = np.arccos(1 - (unlike_when_gone if gone else 0.05)) + rng.normal(0, 0.1)
-            looks = np.array([np.cos(angle), np.sin(angle)], np.float32)
-            estimates.append(Estimate(Box(0, 0, 9, 9), score, appearance=looks))
-        made.append(Record(estimates, overlap))
-    return made
+    scores = 1 / (1 + np.exp(-np.where(right, 2.0, -2.0) - rng.normal(0, 1, len(right))))
+    truth = np.where(right[:, None], (0, 0, 9, 9), np.nan)
+    rows = len(right)
+    records = Records(
+        frames=np.arange(rows),
+        truth=truth,
+        estimates=np.tile((0.0, 0, 9, 9), (rows, 1)),
+        scores=scores,
+        boxes=np.full((rows, 5, 4), np.nan),
+        logits=np.full((rows, 5), np.nan),
+        levels=np.zeros((rows, 2)),
+        patches=np.zeros((rows, 0, 4, 4, 0), np.float16),
+    )
+    return Track(f"clip{seed}", (99, 99), records, records)
 
 
-@pytest.mark.parametrize("unlike", [0.05, 0.5])
-def test_thresholds_keep_what_they_promise(unlike):
-    made = records(unlike)
-    settings = fit_session.fit(made)
-    assert (settings.unlikeness > 3) == (unlike == 0.5)
-    confidence = np.concatenate([fit_session.confidence(settings, fit_session.evidence(one, settings)) for one in made])
-    gone = np.isnan(np.concatenate([one.overlap for one in made]))
-    assert np.mean(confidence[~gone] < settings.uncertain) <= fit_session.MAY_DOUBT + 0.02
-    assert np.mean(confidence[~gone] >= settings.found) >= fit_session.MUST_RETURN - 0.02
-    kept = np.mean(confidence[gone] >= settings.uncertain)
-    assert kept < 0.1 if unlike == 0.5 else kept > 0.5
-    assert settings.uncertain < settings.found
-
-
-def test_too_little_to_fit_on_and_scores_that_say_nothing_are_refused():
-    with pytest.raises(LightTrackError, match="expected 50"):
-        fit_session.fit(records(0.5)[:2])
+def test_a_tracker_with_a_score_alone_gets_midpoint_and_slope():
+    right = np.r_[np.ones(150, bool), np.zeros(80, bool), np.ones(70, bool)]
+    tracks = [scored(right, seed) for seed in range(8)]
+    learned = fit_session.fit(tracks, [seed % 4 for seed in range(8)])
+    assert learned.verifier is None
+    # Two normal distributions at +-2 of deviation 1: log odds 4 x, and a bias for there being more of the right.
+    assert learned.settings.slope == pytest.approx(4, rel=0.2)
+    assert learned.settings.midpoint == pytest.approx(-np.log(220 / 80) / 4, abs=0.15)
     backwards = [
-        Record([Estimate(seen.box, 1 - seen.confidence) for seen in one.estimates], one.overlap) for one in records(0.5)
+        dataclasses.replace(
+            track, followed=dataclasses.replace(track.followed, scores=1 - track.followed.scores), looked=track.looked
+        )
+        for track in tracks
     ]
-    with pytest.raises(LightTrackError, match="no higher with a target"):
-        fit_session.fit(backwards)
+    with pytest.raises(LightTrackError, match="no higher where the tracker is right"):
+        fit_session.fit(backwards, [seed % 4 for seed in range(8)])
+    with pytest.raises(LightTrackError, match="at least 2 recordings"):
+        fit_session.fit(tracks[:1], [0])
 
 
-def test_the_command_fits_judges_and_writes(folder, model, tmp_path, capsys):
+def test_the_command_learns_judges_and_writes(folder, model, tmp_path, capsys):
     shutil.copytree(model, tmp_path / "mine")
+    (tmp_path / "mine/verifier.npz").unlink(missing_ok=True)
     bare = load_model(tmp_path / "mine")
     save_model(dataclasses.replace(bare, session=SessionSettings()))
     arguments = ["fit-session", str(tmp_path / "mine"), "--sequences", str(folder), "--threads", "1"]
-    assert main([*arguments, "--test", "walk0", "--write", "--json", str(tmp_path / "fit.json")]) == 0
+    kept = ["--records", str(tmp_path / "records")]
+    assert commands.main([*arguments, *kept, "--judge", "--write", "--json", str(tmp_path / "fit.json")]) == 0
     shown = capsys.readouterr().out
     figures = json.loads((tmp_path / "fit.json").read_text())
-    fitted = load_model(tmp_path / "mine").session
-    assert figures["session"] == dataclasses.asdict(fitted)
-    assert fitted != SessionSettings()
-    assert fitted.unlikeness > 0
-    as_it_is, *staged = figures["kinds"]
-    assert (as_it_is["clips"], as_it_is["followed_frames"]) == (1, LENGTH - 1)
-    assert as_it_is["frames_lost"] == 0
-    for row in staged:
-        assert row["kind"] in shown
-        assert row["clips"] == 1
-        assert row["absent_tracking_late"] == 0
-        assert row["ended_lost"] == 1
-    # Judged again, it is the same; nothing is written.
+    fitted = load_model(tmp_path / "mine")
+    assert figures["session"] == dataclasses.asdict(fitted.session)
+    assert fitted.session != SessionSettings()
+    assert fitted.verifier is not None
+    assert len(Verifier.load(fitted.verifier).cell_mean) == 96
+    assert sorted(figures["sequences"]) == [f"walk{seed}" for seed in range(4)]
+    assert figures["all"]["auroc"] > 0.9
+    assert figures["all"]["disappearances"] == 4
+    for name in ("walk0", "over all folds"):
+        assert name in shown
+    # From what was kept, the same comes out, and nothing is written.
     before = (tmp_path / "mine/model.yaml").read_bytes()
-    assert main([*arguments, "--keep", "--only", "walk0", "walk1", "--json", str(tmp_path / "again.json")]) == 0
+    assert commands.main([*arguments, *kept, "--json", str(tmp_path / "again.json")]) == 0
     assert json.loads((tmp_path / "again.json").read_text())["session"] == figures["session"]
     assert (tmp_path / "mine/model.yaml").read_bytes() == before
 
@@ -155,11 +158,11 @@ def test_the_command_fits_judges_and_writes(folder, model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
-        (["--keep", "--write"], "nothing to write"),
-        (["--test", "nobody"], "nobody"),
-        (["--only", "walk0"], "1 sequences with ground truth besides --test, expected at least 2"),
+        (["--folds", "1"], "--folds: is 1, expected at least 2"),
+        (["--folds", "2", "--judge"], "at least 3 with --judge"),
+        (["--only", "walk0"], "at least 2 recordings"),
     ],
 )
 def test_wrong_arguments_are_told(folder, model, capsys, more, complaint):
-    assert main(["fit-session", str(model), "--sequences", str(folder), *more]) == 1
+    assert commands.main(["fit-session", str(model), "--sequences", str(folder), *more]) == 1
     assert complaint in capsys.readouterr().err

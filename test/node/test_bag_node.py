@@ -65,7 +65,7 @@ def librarys_boxes(recorded: RecordedScene, model: Path):
     """librarys_boxes(indices of frames, box on the first of them): the library's own."""
     loaded = load_model(model)
     tracker = create_tracker(loaded, threads=1)
-    session = Session(tracker, loaded.session)
+    session = Session.of(tracker, loaded)
 
     def boxes(indices: list[int], box: Box) -> list[Box]:
         frames = [read_image(read_header(recorded.messages[index])) for index in indices]

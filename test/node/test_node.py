@@ -52,7 +52,7 @@ def expected_boxes(model: Path):
     """The library's own boxes: expected_boxes(images, first box) -> one box an image after the first."""
     loaded = load_model(model)
     tracker = create_tracker(loaded, threads=1)
-    session = Session(tracker, loaded.session)
+    session = Session.of(tracker, loaded)
 
     def boxes(images: list[np.ndarray], box: Box) -> list[Box]:
         session.start(from_bgr(images[0]), box)

@@ -48,7 +48,7 @@ def models(tmp_path_factory):
 def test_the_node_says_what_the_tracker_says(start, clip, models, name):
     model = load_model(models[name])
     tracker = create_tracker(model)
-    session = Session(tracker, model.session)
+    session = Session.of(tracker, model)
 
     node = start(model=models[name], reliability="reliable")
     node.wait_until_connected()
@@ -130,7 +130,7 @@ def library(model, scene, indices, idle=False):
     """Reports on those frames by a session of this process."""
     model = load_model(model)
     tracker = create_tracker(model, threads=1)
-    session, reports = Session(tracker, model.session), {}
+    session, reports = Session.of(tracker, model), {}
     frames = dict(enumerate(scene.frames))
     for index in indices:
         frame = from_bgr(frames[index])

@@ -25,6 +25,9 @@ class Led:
         box = self.target
         return Estimate(Box(max(0.0, box.x), max(0.0, box.y), box.width, box.height), 0.99)
 
+    def sight(self):
+        return None
+
 
 @pytest.mark.parametrize(
     ("whole", "visible", "outside"),

@@ -1,5 +1,7 @@
 """A target's life: what is believed, what is doubted, when it is lost, where it is looked for, when it is found."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -9,17 +11,21 @@ from lighttrack_ros.geometry import Box, context_side
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import SessionSettings, load_model
 from lighttrack_ros.session import NOWHERE, Session, State
+from lighttrack_ros.session.verifier import Verifier
 from lighttrack_ros.trackers import create_tracker
-from lighttrack_ros.trackers.base import Estimate, Tracker, check_box
+from lighttrack_ros.trackers.base import Estimate, Sight, Tracker, check_box
 
 FRAME = from_bgr(np.zeros((480, 640, 3), np.uint8))
 START = Box(300, 200, 40, 30)
-SETTINGS = SessionSettings(uncertain=0.4, lost_frames=3, found=0.6, found_frames=2)
+SETTINGS = SessionSettings(uncertain=0.4, sure=0.6, lost=0.4, lost_frames=3, again=0.6, found=0.6, found_frames=2)
 SURE, HALF, GONE = 0.9, 0.5, 0.1
 
 
 class ScriptedTracker(Tracker):
-    """Answers what the script says: (evidence, movement in x) a frame; an exception is raised."""
+    """Answers what the script says: (evidence, movement in x) a frame; an exception is raised.
+
+    Looks elsewhere than where it was led are answered by `elsewhere`, a function of the place.
+    """
 
     target = None
     appearance = None
@@ -27,19 +33,28 @@ class ScriptedTracker(Tracker):
     def __init__(self):
         self.script = []
         self.looked = []
+        self.elsewhere = lambda place: GONE
 
     def init(self, frame, box):
         check_box(frame, box)
         self.target = box
 
     def update(self, frame):
-        answer = self.script.pop(0)
         self.looked.append(self.target)
+        if self.is_elsewhere:
+            return Estimate(self.target, 0.999, evidence=self.elsewhere(self.target))
+        answer = self.script.pop(0)
+        self.is_elsewhere = True  # what is asked for next on this frame
         if isinstance(answer, Exception):
             raise answer
         evidence, movement = answer if isinstance(answer, tuple) else (answer, 0)
         self.target = self.target._replace(x=self.target.x + movement)
-        return Estimate(self.target, 0.999, evidence=evidence, appearance=self.appearance)
+        return Estimate(self.target, 0.999, evidence=evidence)
+
+    def sight(self):
+        if self.appearance is None:
+            return None
+        return Sight(np.array([self.target]), np.zeros(1), np.tile(self.appearance, (1, 4, 4, 1)), 0.0, 1.0)
 
     def close(self):
         pass
@@ -54,7 +69,12 @@ def session():
 
 def play(session, *script):
     session._tracker.script = list(script)
-    return [session.step(FRAME) for _ in script]
+    return [step(session) for _ in script]
+
+
+def step(session):
+    session._tracker.is_elsewhere = False
+    return session.step(FRAME)
 
 
 def states(session, *script):
@@ -82,10 +102,10 @@ def states(session, *script):
 def test_states_follow_the_evidence(session, script, expected):
     if expected is None:
         session._tracker.script = list(script)
-        assert session.step(FRAME).state == State.TRACKING
+        assert step(session).state == State.TRACKING
         with pytest.raises(LightTrackError):
-            session.step(FRAME)
-        assert session.step(FRAME).state == State.TRACKING
+            step(session)
+        assert step(session).state == State.TRACKING
     else:
         assert states(session, *script) == expected
 
@@ -127,7 +147,9 @@ def look(angle):
 
 def test_what_looks_unlike_the_target_is_not_believed_however_sure_the_network_is():
     tracker = ScriptedTracker()
-    session = Session(tracker, SessionSettings(unlikeness=20, lost_frames=3, uncertain=0.4, found=0.6))
+    session = Session(
+        tracker, SessionSettings(unlikeness=20, lost_frames=3, uncertain=0.4, lost=0.4, sure=0.6, again=0.6, found=0.6)
+    )
     session.start(FRAME, START)
     said = ""
     for angle, frames in ((0.1, 5), (-0.1, 5), (0.2, 2), (1.0, 5), (0.2, 2)):
@@ -168,22 +190,22 @@ def test_how_another_target_looked_is_forgotten():
         assert states(session, SURE, SURE) == "TT"
 
 
-def test_a_lost_target_is_reported_where_it_was_last_believed_to_be(session):
+def test_a_lost_target_is_reported_where_the_tracker_was_led(session):
     reports = play(session, (SURE, 50), (GONE, 70), (GONE, 70), (GONE, 70), (GONE, 9))
     assert [report.state for report in reports[-2:]] == [State.LOST, State.LOST]
-    for report in reports[-2:]:
-        assert (report.box, report.confidence) == (START._replace(x=350), 0)
+    assert [report.box.x for report in reports] == [350, 420, 490, 560, 569]
+    assert reports[-1].confidence == pytest.approx(GONE)
 
 
 def test_the_search_starts_where_it_was_and_covers_the_frame_at_its_last_size(session):
     play(session, *[GONE] * 3)
     session._tracker.looked.clear()
-    play(session, *[GONE] * 1200)
+    play(session, *[GONE] * 600)
     looked = session._tracker.looked
-    # Every other look goes where the tracker was led, which here is where the target was.
-    assert looked[1::2] == [START] * 600
-    looked = looked[::2]
-    assert looked[0] == START
+    # The network runs twice a frame: where the tracker was led, which here is where the target was, and elsewhere.
+    assert looked[::2] == [START] * 600
+    looked = looked[1::2]
+    assert looked[0::4] == [START] * 150
     assert all((box.width, box.height) == (START.width, START.height) for box in looked)
     centres = np.array([box.centre for box in looked])
     assert ((centres >= 0) & (centres <= (640, 480))).all()
@@ -200,12 +222,33 @@ def test_the_search_starts_where_it_was_and_covers_the_frame_at_its_last_size(se
 def test_the_tracker_goes_on_from_where_it_was_led(session):
     play(session, *[GONE] * 3)
     session._tracker.looked.clear()
-    play(session, *[GONE, (GONE, 20)] * 3)
-    assert [box.x for box in session._tracker.looked[1::2]] == [300, 320, 340]
+    play(session, *[(GONE, 20)] * 3)
+    assert [box.x for box in session._tracker.looked[::2]] == [300, 320, 340]
     # A target that was lost for nothing is found where it went meanwhile.
-    reports = play(session, GONE, (SURE, 20), SURE)
-    assert [report.state for report in reports] == [State.LOST, State.LOST, State.TRACKING]
-    assert reports[-1].box == START._replace(x=380)
+    reports = play(session, (SURE, 20), (SURE, 20))
+    assert [report.state for report in reports] == [State.LOST, State.TRACKING]
+    assert reports[-1].box == START._replace(x=400)
+
+
+def test_a_target_is_found_elsewhere_when_it_convinces_on_frames_in_a_row(session):
+    play(session, *[GONE] * 3)
+    session._tracker.elsewhere = lambda place: SURE if place.x > START.x else GONE
+    reports = play(session, *[GONE] * 20)
+    found = [report.state for report in reports].index(State.TRACKING)
+    assert [report.state for report in reports[:found]] == [State.LOST] * found
+    assert reports[found].box.x > START.x
+    # While it convinces once alone, it is another thing; the tracker goes on where it was.
+    session.start(FRAME, START)
+    play(session, *[GONE] * 3)
+    answers = iter([SURE, GONE] * 10)
+    session._tracker.elsewhere = lambda place: next(answers)
+    reports = play(session, *[GONE] * 20)
+    assert {(report.state, report.box) for report in reports} == {(State.LOST, START)}
+
+
+def test_in_sight_the_network_runs_once_a_frame(session):
+    play(session, SURE, SURE, GONE, SURE, SURE)
+    assert len(session._tracker.looked) == 5
 
 
 def test_every_box_lies_inside_the_frame(session):
@@ -232,7 +275,8 @@ def crossing(shared):
 
 def test_a_target_in_sight_is_where_the_plain_tracker_says_bit_by_bit(model, shared):
     box, frames = crossing(shared)
-    plain, session = create_tracker(model), Session(create_tracker(model), model.session)
+    tracker = create_tracker(model)
+    plain, session = create_tracker(model), Session.of(tracker, model)
     plain.init(frames[0], box)
     session.start(frames[0], box)
     for frame in frames[1:]:
@@ -244,7 +288,7 @@ def test_a_target_in_sight_is_where_the_plain_tracker_says_bit_by_bit(model, sha
 @pytest.mark.parametrize("gap", ["black", "noise", "elsewhere"])
 def test_a_target_that_vanishes_is_lost_and_found_again(model, shared, gap):
     box, frames = crossing(shared)
-    session = Session(create_tracker(model), model.session)
+    session = Session.of(create_tracker(model), model)
     session.start(frames[0], box)
     rng = np.random.default_rng(0)
     absent = {
@@ -253,8 +297,29 @@ def test_a_target_that_vanishes_is_lost_and_found_again(model, shared, gap):
         "elsewhere": lambda: cv2.imread(str(shared / "sequences/boat1/img/0001.jpg"))[:240, :360],
     }[gap]
     assert all(session.step(frame).state == State.TRACKING for frame in frames[1:15])
-    during = [session.step(from_bgr(absent())).state for _ in range(12)]
-    assert State.TRACKING not in during[2:]
+    during = [session.step(from_bgr(absent())).state for _ in range(20)]
+    assert State.TRACKING not in during[5:]
     assert during[-1] == State.LOST
     after = [session.step(frame).state for frame in frames[15:25]]
     assert after[-1] == State.TRACKING
+
+
+def test_a_verifier_of_another_network_is_refused(model, shared):
+    box, frames = crossing(shared)
+    verifier = Verifier.load(model.verifier)
+    other = dataclasses.replace(verifier, cell_mean=verifier.cell_mean[:8])
+    session = Session(create_tracker(model), model.session, other)
+    with pytest.raises(LightTrackError, match="features of 8 channels, its network gives 96"):
+        session.start(frames[0], box)
+
+
+def test_a_verifier_is_read_as_it_was_written(model, tmp_path):
+    verifier = Verifier.load(model.verifier)
+    verifier.save(tmp_path / "copy.npz")
+    again = Verifier.load(tmp_path / "copy.npz")
+    np.testing.assert_array_equal(again.cell_map, verifier.cell_map)
+    np.testing.assert_array_equal(again.right.weights, verifier.right.weights)
+    assert (tmp_path / "copy.npz").stat().st_size < 50_000
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "copy.npz").read_bytes()[:2000])
+    with pytest.raises(LightTrackError, match=r"cut.npz: not a verifier .*fit-session"):
+        Verifier.load(tmp_path / "cut.npz")

@@ -1,0 +1,210 @@
+"""What a tracker says, frame by frame, where it follows and where it fails: the material of a session's judgement.
+
+The tracker goes over a sequence as in one-pass evaluation, its failures included. Now and then it also looks elsewhere
+in the frame, as a session does for a lost target.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.geometry import Box, context_side
+from lighttrack_ros.image import Frame, from_bgr
+from lighttrack_ros.media import sequences
+from lighttrack_ros.trackers.base import Estimate, Sight, Tracker
+
+CANDIDATES = 5  # kept of each frame
+LOOK_EVERY = 8  # frames between two looks elsewhere
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a tracker said of some frames, a row a frame.
+
+    Attributes:
+        frames: (n,) int64, their numbers in the sequence.
+        truth: (n, 4) float64; nan where the target cannot be seen.
+        estimates: (n, 4) float64, the tracker's boxes.
+        scores: (n,) float64, the tracker's.
+        boxes: (n, CANDIDATES, 4) float64, what was seen; nan where there was less.
+        logits: (n, CANDIDATES) float64, likewise.
+        levels: (n, 2) float64, mean and deviation of the logits.
+        patches: (n, CANDIDATES, 4, 4, channels) float16; (n, 0, 4, 4, 0) of a tracker that gives no sight.
+    """
+
+    frames: NDArray[np.int64]
+    truth: Floats
+    estimates: Floats
+    scores: Floats
+    boxes: Floats
+    logits: Floats
+    levels: Floats
+    patches: NDArray[np.float16]
+
+    def estimate(self, row: int) -> Estimate:
+        return Estimate(Box(*self.estimates[row].tolist()), float(self.scores[row]))
+
+    def sight(self, row: int) -> Sight | None:
+        """As the tracker gave it."""
+        seen = int(np.isfinite(self.logits[row]).sum())
+        if not seen:
+            return None
+        mean, deviation = self.levels[row].tolist()
+        patches = self.patches[row, :seen].astype(np.float32)
+        return Sight(self.boxes[row, :seen], self.logits[row, :seen], patches, mean, deviation)
+
+
+@dataclass(frozen=True)
+class Track:
+    """One target followed through a sequence.
+
+    Attributes:
+        name: the sequence's.
+        size: width and height of its frames.
+        followed: row 0 is the frame of the start, looked at as well.
+        looked: what was seen on looks elsewhere.
+    """
+
+    name: str
+    size: tuple[int, int]
+    followed: Records
+    looked: Records
+
+    def save(self, path: Path) -> None:
+        arrays: dict[str, Any] = {"size": np.array(self.size)}
+        for part in ("followed", "looked"):
+            arrays |= {f"{part}_{name}": array for name, array in vars(getattr(self, part)).items()}
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Track:
+        """What `save` wrote.
+
+        Raises:
+            LightTrackError: it cannot be read.
+        """
+        names = [item.name for item in dataclasses.fields(Records)]
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                width, height = file["size"].tolist()
+                parts = [Records(**{name: file[f"{part}_{name}"] for name in names}) for part in ("followed", "looked")]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise LightTrackError(f"{path}: not the records of a track ({error}); delete it") from None
+        return cls(path.stem, (width, height), *parts)
+
+
+def harvest(tracker: Tracker, sequence: sequences.Sequence, on_frame: Callable[[], object] | None = None) -> Track:
+    """Go over a sequence once, from its first box.
+
+    Args:
+        sequence: with a truth.
+        on_frame: called after every frame, e.g. to move a progress bar.
+
+    Raises:
+        LightTrackError: a frame that cannot be decoded, or fewer frames than truth boxes.
+    """
+    assert sequence.truth is not None
+    truth = sequence.truth
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(sequence.name.encode()).digest()[:8], "big"))
+    rows: list[_Row] = []
+    looks: list[_Row] = []
+    size = 0, 0
+    for number, image in enumerate(sequence.frames):
+        frame = from_bgr(image)
+        if not rows:
+            size = frame.width, frame.height
+            tracker.init(frame, sequence.init_box)
+            rows.append(_Row.of(number, truth[number], tracker.update(frame), tracker.sight()))
+            tracker.init(frame, sequence.init_box)
+        else:
+            rows.append(_Row.of(number, truth[number], tracker.update(frame), tracker.sight()))
+            if number % LOOK_EVERY == 0:
+                there = tracker.target
+                true = Box(*truth[number].tolist()) if np.isfinite(truth[number]).all() else None
+                tracker.target = _elsewhere(there, true, frame, rng)
+                looks.append(_Row.of(number, truth[number], tracker.update(frame), tracker.sight()))
+                tracker.target = there
+        while tracker.idle_work():
+            pass
+        if on_frame is not None:
+            on_frame()
+    if len(rows) != len(truth):
+        raise LightTrackError(f"{sequence.name}: {len(rows)} frames decoded, {len(truth)} lines of truth")
+    return Track(sequence.name, size, _stacked(rows), _stacked(looks))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of Records."""
+
+    frames: int
+    truth: Floats
+    estimates: Floats
+    scores: float
+    boxes: Floats
+    logits: Floats
+    levels: tuple[float, float]
+    patches: NDArray[np.float16]
+
+    @classmethod
+    def of(cls, number: int, truth: Floats, estimate: Estimate, sight: Sight | None) -> _Row:
+        seen = 0 if sight is None or sight.patches is None else len(sight.boxes)
+        boxes, logits = np.full((CANDIDATES, 4), np.nan), np.full(CANDIDATES, np.nan)
+        patches: NDArray[np.float16] = np.zeros((0, 4, 4, 0), np.float16)
+        if seen:
+            assert sight is not None
+            assert sight.patches is not None
+            boxes[:seen], logits[:seen] = sight.boxes, sight.logits
+            patches = np.zeros((CANDIDATES, *sight.patches.shape[1:]), np.float16)
+            patches[:seen] = sight.patches
+        return cls(
+            number,
+            truth,
+            np.array(estimate.box),
+            estimate.confidence if estimate.evidence is None else estimate.evidence,
+            boxes,
+            logits,
+            (sight.mean, sight.deviation) if sight else (0.0, 1.0),
+            patches,
+        )
+
+
+def _stacked(rows: Sequence[_Row]) -> Records:
+    if not rows:  # a sequence too short for a look
+        return Records(
+            np.zeros(0, np.int64),
+            np.zeros((0, 4)),
+            np.zeros((0, 4)),
+            np.zeros(0),
+            np.zeros((0, CANDIDATES, 4)),
+            np.zeros((0, CANDIDATES)),
+            np.zeros((0, 2)),
+            np.zeros((0, CANDIDATES, 4, 4, 0), np.float16),
+        )
+    columns = [item.name for item in dataclasses.fields(Records)]
+    return Records(**{name: np.array([getattr(row, name) for row in rows]) for name in columns})
+
+
+def _elsewhere(target: Box, true: Box | None, frame: Frame, rng: np.random.Generator) -> Box:
+    """Half of the time about the truth, else anywhere in the frame; of the target's size."""
+    if true is not None and rng.random() < 0.5:
+        reach = context_side(true.width, true.height) / 2
+        centre_x, centre_y = true.centre + rng.uniform(-reach, reach, 2)
+        width, height = np.array(true[2:]) * np.exp(rng.normal(0, 0.2))
+    else:
+        centre_x, centre_y = rng.random(2) * (frame.width, frame.height)
+        width, height = target[2:]
+    return Box(float(centre_x - width / 2), float(centre_y - height / 2), float(width), float(height))
