@@ -52,7 +52,7 @@ def script(monkeypatch):
     class ScriptedEngine:
         backend = "scripted"
 
-        def __init__(self, graph, *_):
+        def __init__(self, graph, *_, **__):
             self.block = int(graph.stem.split("_")[1]) if graph.stem.startswith("template") else None
             side = script.model.search_sizes[0]
             self.input_buffers = {"crop": np.zeros((side, side, 3), np.uint8)}
