@@ -110,7 +110,9 @@ class VideoFile:
                 # and believes endings.
                 file = stack.enter_context(self.path.open("rb"))
                 nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
-                container = stack.enter_context(av.open(nameless, metadata_errors="ignore"))
+                # From PyAV 19 on metadata that is no UTF-8 is no error, and the argument is gone.
+                lenient = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+                container = stack.enter_context(av.open(nameless, **lenient))
             except (OSError, ValueError) as error:  # FFmpeg's errors are among them
                 reason = "" if isinstance(error, av.error.FFmpegError) else f": {error}"
                 raise LightTrackError(
