@@ -19,6 +19,8 @@ from lighttrack_ros.session.states import NOWHERE, Report, State
 from lighttrack_ros.session.verifier import Verifier
 from lighttrack_ros.trackers.base import Estimate, Sight, Tracker
 
+_WATCHED = 30  # frames
+
 
 class Session:
     """Follows one target with a tracker and says what may be believed; not thread-safe.
@@ -26,7 +28,8 @@ class Session:
     The box is the tracker's own, cut at the frame's edges, whatever the state, until another one is found. Once the
     target is lost the network runs twice a frame: the tracker goes on from where it was led, and one more place is
     looked at, going outwards from where the target was last believed to be. What looks like the target there is
-    followed for some frames beside the other; it becomes the target when it is convincing on each of them.
+    followed for some frames beside the other; it becomes the target when it is convincing on each of them. For some
+    frames more the place that was left is watched as well, and taken back if it becomes the more convincing one.
 
     Args:
         tracker: whose target is the session's from now on.
@@ -56,7 +59,9 @@ class Session:
         self._seen = NOWHERE  # the tracker's target when it was last believed
         self._doubtful = 0  # frames in a row on which it was not believed
         self._convincing = 0  # frames in a row on which an uncertain or lost one was, at one place
-        self._rival: _Rival | None = None
+        self._rival: _Rival | None = None  # what may be the lost target, elsewhere than where the tracker was led
+        self._left: _Rival | None = None  # where the tracker was led before it was found elsewhere
+        self._watched = 0  # frames for which that place is watched yet
         self._places: Iterator[Box] = iter(())
 
     def start(self, frame: Frame, box: Box) -> Report:
@@ -92,10 +97,16 @@ class Session:
                 confidence = self._judge.confidence(frame, estimate, sight)
                 self._state, self._doubtful = State.TRACKING, 0
         else:
+            if self._left is not None:
+                back = self._watch(frame, self._left, estimate, sight)
+                if back is not None:
+                    estimate, sight = back
+                    confidence = self._judge.confidence(frame, estimate, sight)
             self._doubt(confidence, expected, frame)
         if self._state == State.TRACKING:
             self._seen = self._tracker.target
-            self._judge.learn(estimate, sight)
+            if self._left is None:  # nothing is learned of what may be the wrong thing
+                self._judge.learn(estimate, sight)
         whole = self._tracker.target
         visible = clip_box(whole, frame.width, frame.height)
         return Report(self._state, visible, confidence, estimate.exit_index, estimate.network, whole)
@@ -128,7 +139,7 @@ class Session:
         if self._convincing >= settings.found_frames:
             self._state = State.TRACKING
         elif self._doubtful >= settings.lost_frames:
-            self._state, self._convincing, self._rival = State.LOST, 0, None
+            self._state, self._convincing, self._rival, self._left = State.LOST, 0, None, None
             self._places = search_places(self._seen, frame)
 
     def _look_for_it(
@@ -156,9 +167,31 @@ class Session:
             self._rival = None
         if self._rival is not None and self._rival.frames >= self._settings.found_frames:
             self._tracker.target = self._rival.box
+            self._left, self._watched = _Rival(trail, 0), _WATCHED
             self._judge.restart()
             return estimate, sight
         self._tracker.target = trail
+        return None
+
+    def _watch(
+        self, frame: Frame, left: _Rival, estimate: Estimate, sight: Sight | None
+    ) -> tuple[Estimate, Sight | None] | None:
+        """What the target is, if it is where the tracker was led before after all."""
+        here, odds = self._tracker.target, self._judge.same(estimate, sight)[0]
+        self._tracker.target = left.box
+        estimate = self._tracker.update(frame)
+        sight = self._tracker.sight()
+        there = self._judge.same(estimate, sight)[0]
+        better = there > odds and probability(there) >= self._settings.found
+        self._left = _Rival(self._tracker.target, left.frames + 1 if better else 0)
+        self._watched -= 1
+        if self._left.frames >= self._settings.found_frames:
+            self._left = None
+            self._judge.restart()
+            return estimate, sight
+        self._tracker.target = here
+        if not self._watched:
+            self._left = None
         return None
 
     def _candidate(self, estimate: Estimate, sight: Sight | None, odds: NDArray[np.float64]) -> _Rival | None:
@@ -179,7 +212,7 @@ class Session:
 
 @dataclass(frozen=True)
 class _Rival:
-    """What may be the lost target, elsewhere than where the tracker was led."""
+    """What may be the target beside what is taken for it."""
 
     box: Box
     frames: int  # in a row on which it was convincing

@@ -246,6 +246,31 @@ def test_a_target_is_found_elsewhere_when_it_convinces_on_frames_in_a_row(sessio
     assert {(report.state, report.box) for report in reports} == {(State.LOST, START)}
 
 
+def find_elsewhere(session):
+    """The tracker was led astray; the target is found to its right, and followed there."""
+    session.start(FRAME, START)
+    play(session, *[GONE] * 3)
+    session._tracker.elsewhere = lambda place: SURE if place.x > START.x else GONE
+    while (report := play(session, GONE)[0]).state != State.TRACKING:
+        pass
+    assert report.box.x > START.x
+    return report.box
+
+
+def test_a_wrong_find_is_taken_back_when_the_place_that_was_left_is_more_convincing(session):
+    found = find_elsewhere(session)
+    session._tracker.elsewhere = lambda place: 0.95 if place == START else GONE
+    reports = play(session, *[SURE] * 3)
+    assert [report.box for report in reports] == [found, START, START]
+    # Less convincing, it changes nothing, and after some frames nobody looks there any more.
+    found = find_elsewhere(session)
+    session._tracker.elsewhere = lambda place: 0.7 if place == START else GONE
+    assert {report.box for report in play(session, *[SURE] * 30)} == {found}
+    session._tracker.looked.clear()
+    play(session, SURE, SURE)
+    assert session._tracker.looked == [found, found]
+
+
 def test_in_sight_the_network_runs_once_a_frame(session):
     play(session, SURE, SURE, GONE, SURE, SURE)
     assert len(session._tracker.looked) == 5
