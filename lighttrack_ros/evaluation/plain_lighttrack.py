@@ -30,7 +30,9 @@ def plain_lighttrack(model: Model, threads: int) -> LightTrackTracker:
     Raises:
         LightTrackError: a model of another tracker, or the package onnx is missing.
     """
-    parameters = dataclasses.replace(model.parameters_of(LightTrackHyperParameters), near_size=0, middle_size=0)
+    parameters = dataclasses.replace(
+        model.parameters_of(LightTrackHyperParameters), near_size=0, middle_size=0, whole_interval=0
+    )
     tracker = LightTrackTracker(
         dataclasses.replace(model, hyper_parameters=parameters),
         lambda graph, dimensions: _PlainEngine(graph, dimensions, threads),

@@ -112,6 +112,13 @@ class Tracker(ABC):
         """
         return False
 
+    def go_on_as(self, other: Tracker) -> None:
+        """Look in the next frame where, and as, another tracker of the same model would."""
+        self.target = other.target
+
+    def take_turn(self, number: int) -> None:  # noqa: B027  # most trackers have one network
+        """Have another of its networks run in the next frame, if it has several; for comparisons that must see all."""
+
     @abstractmethod
     def close(self) -> None:
         """Free the engines; safe to call twice."""

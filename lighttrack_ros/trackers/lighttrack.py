@@ -130,6 +130,17 @@ class LightTrackTracker(Tracker):
             centre_x=centre_x, centre_y=centre_y, width=box.width, height=box.height, moved=math.inf
         )
 
+    def go_on_as(self, other: Tracker) -> None:
+        if not isinstance(other, LightTrackTracker):
+            raise TypeError(f"{type(other).__name__} is another kind of tracker")
+        target = other._known_target()
+        self._target = target._replace(search=self._searches[other._searches.index(target.search)])
+
+    def take_turn(self, number: int) -> None:
+        target = self._known_target()
+        turns = [math.inf, *(search.side / 2 / self._template_size - _MARGIN for search in target.search.smaller)]
+        self._target = target._replace(moved=turns[number % len(turns)], since_whole=0)
+
     def close(self) -> None:
         self._template_engine.close()
         for engine in self._search_engines:

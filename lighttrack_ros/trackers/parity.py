@@ -86,7 +86,8 @@ def compare(tested: Tracker, reference: Tracker, clips: Iterable[Clip]) -> Parit
                 reference.init(frame, box)
                 tested.init(frame, box)
                 continue
-            tested.target = reference.target
+            reference.take_turn(index - 1)
+            tested.go_on_as(reference)
             expected = reference.update(frame)
             began = time.perf_counter()
             given = tested.update(frame)

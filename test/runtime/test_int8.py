@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def test_the_error_names_a_tensor_without_a_range(nano):
 def test_too_few_crops_are_refused(small, tmp_path, capsys):
     save_scene([Scene(1)[index] for index in range(4)], tmp_path / "scene")
     assert main(["calibrate", str(small), "--sequences", str(tmp_path)]) == 1
-    assert "ran on 3 crops, at least 6 are needed" in capsys.readouterr().err
+    assert re.search(r"ran on [1-3] crops, at least 6 are needed", capsys.readouterr().err), "of one size of crop"
 
 
 def test_a_read_only_model_folder_fails_before_calibration_starts(small, tmp_path, capsys):

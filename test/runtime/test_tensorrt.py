@@ -501,6 +501,7 @@ def test_an_engine_that_is_not_closed_frees_everything_when_collected(graphs):
 
 
 NANO = Path(__file__).resolve().parents[2] / "engines/lighttrack_nano"
+PLANS = 1 + len(load_model(NANO).search_sides)  # of the template, and of each size of the search crop
 DISTORTIONS = {
     "not finite": lambda output: np.full_like(output, np.nan),
     "boxes": lambda output: output * np.float32(1.5) if output.shape[1] == 4 else output,
@@ -521,7 +522,7 @@ def test_a_compiled_model_is_compared_with_onnxruntime_once(caplog):
     assert comparisons() == 1
     assert comparisons() == 0
     entries = PlanCache().entries()
-    assert len(entries) == 3
+    assert len(entries) == PLANS
     assert all(re.match(r"boxes differ by 0\.\d+ px .* on 1 frames; from afar, ", entry.checked) for entry in entries)
     # Each of them had its share in that.
     compared = {clip[0][1].area / (clip[0][0].width * clip[0][0].height) for clip in map(list, scene_clips(2))}
@@ -587,16 +588,16 @@ def test_compile_list_and_prune(capsys, monkeypatch):
         assert main(["compile", str(NANO), "--frames", "2"]) == 0
     with installed(Gpu()) as gpu:
         assert main(["compile", str(NANO), "--precision", "fp16", "--frames", "2"]) == 0
-        assert gpu.calls.count("build_serialized_network") == 3  # template, two search sizes
+        assert gpu.calls.count("build_serialized_network") == PLANS
         assert "lighttrack_nano is compiled in fp16" in capsys.readouterr().out
         assert main(["compile", "--list"]) == 0
         listed = capsys.readouterr().out
         assert "lighttrack_nano/search.onnx side=288 fp16 for Double with tensorrt 10.3.0, CUDA 12.6" in listed
-        assert listed.count("from afar, boxes differ by 0.") == 6
-        assert "6 plans" in listed
+        assert listed.count("from afar, boxes differ by 0.") == 2 * PLANS
+        assert f"{2 * PLANS} plans" in listed
         assert main(["compile", "--prune"]) == 0
-        assert capsys.readouterr().out.count("for Old") == 3
-        assert len(PlanCache().entries()) == 3
+        assert capsys.readouterr().out.count("for Old") == PLANS
+        assert len(PlanCache().entries()) == PLANS
         monkeypatch.setattr("lighttrack_ros.commands.compile.model_places", lambda: [])
         assert main(["compile", "--prune"]) == 0
         assert PlanCache().entries() == []
@@ -612,7 +613,7 @@ def test_compile_compares_on_the_users_frames(capsys, sequence):
         (pixels,) = (row[2:] for row in rows if row[:2] == ["box,", "pixels"])
         assert 0 <= float(pixels[0]) <= float(pixels[2]) < 0.5
         # Good on the generated scene, bad on the user's: refused all the same.
-        assert len(PlanCache().entries()) == 3
+        assert len(PlanCache().entries()) == PLANS
         gpu.distort = DISTORTIONS["boxes"]
         assert main(arguments) == 1
         assert "boxes' median overlap is 0." in capsys.readouterr().err
