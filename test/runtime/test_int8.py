@@ -150,7 +150,7 @@ def test_a_read_only_model_folder_fails_before_calibration_starts(small, tmp_pat
     (folder / "ranges.yaml").mkdir()
     save_scene([Scene(1)[index] for index in range(4)], tmp_path / "scene")  # too few: what would be said afterwards
     assert main(["calibrate", str(folder), "--sequences", str(tmp_path)]) == 1
-    assert "ranges.yaml: cannot be written (Is a directory)" in capsys.readouterr().err
+    assert "ranges.yaml: cannot be written (it is a folder)" in capsys.readouterr().err
 
 
 def test_saved_ranges_load_unchanged(nano):
