@@ -145,13 +145,15 @@ def test_tuned_thresholds_are_in_the_model(model, videos, capsys):
 
 
 @pytest.mark.parametrize(
-    ("module", "command"),
+    ("module", "work", "command"),
     [
-        ("tune_exits", ["tune-exits", "{model}", "--sequences", "{videos}"]),
-        ("fit_session", ["fit-session", "{model}", "--sequences", "{videos}", "--write"]),
+        ("tune_exits", "record", ["tune-exits", "{model}", "--sequences", "{videos}"]),
+        ("fit_session", "harvest", ["fit-session", "{model}", "--sequences", "{videos}", "--write"]),
     ],
 )
-def test_a_model_that_cannot_be_written_is_told_before_the_work(model, videos, monkeypatch, capsys, module, command):
+def test_a_model_that_cannot_be_written_is_told_before_the_work(
+    model, videos, monkeypatch, capsys, module, work, command
+):
     """Permissions do not stop root, so the refusal is made up."""
     module = importlib.import_module(f"lighttrack_ros.commands.{module}")
 
@@ -159,7 +161,7 @@ def test_a_model_that_cannot_be_written_is_told_before_the_work(model, videos, m
         raise LightTrackError(f"{path}: refused")
 
     monkeypatch.setattr(module, "check_writable", refuse)
-    monkeypatch.setattr(module, "record", lambda *_: pytest.fail("followed"))
+    monkeypatch.setattr(module, work, lambda *_: pytest.fail("followed"))
     assert main([part.format(model=model.folder, videos=videos) for part in command]) == 1
     assert "model.yaml: refused" in capsys.readouterr().err
 

@@ -66,9 +66,14 @@ def test_session_limits_are_not_taken_from_other_weights(checkpoint, tmp_path, m
     assert load_model(mobile).session != SessionSettings()
 
 
-def test_importing_again_replaces(checkpoint, tmp_path):
+def test_importing_again_replaces_a_model_and_nothing_of_the_users(checkpoint, tmp_path, capsys):
     run_import(checkpoint, tmp_path)
-    (tmp_path / "tiny/stale").touch()
+    (tmp_path / "tiny/notes.txt").touch()
+    capsys.readouterr()
+    assert run_import(checkpoint, tmp_path) == 1
+    assert "holds notes.txt, which would be lost" in capsys.readouterr().err
+    (tmp_path / "tiny/notes.txt").unlink()
+    (tmp_path / "tiny/verifier.npz").touch()  # the session's, of the weights before
     run_import(checkpoint, tmp_path, "--licence", "second")
     assert load_model(tmp_path / "tiny").provenance.licence == "second"
     assert sorted(file.name for file in (tmp_path / "tiny").iterdir()) == ["model.yaml", "search.onnx", "template.onnx"]
