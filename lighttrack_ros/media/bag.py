@@ -298,10 +298,7 @@ class _Rosbag2File:
         name = Path(urllib.parse.quote(os.fsencode(path))) if plugin == ".db3" else path
         self._reader: Any = Reader.STORAGE_PLUGINS[plugin](name)
         self._reader.open()
-        self.topics: dict[tuple[str, str], int] = {}
-        for connection in self._reader.connections:
-            key = (connection.topic, connection.msgtype)
-            self.topics[key] = self.topics.get(key, 0) + connection.msgcount
+        self.topics = _promised(self._reader)
 
     def messages(self, topic: str, kind: str) -> Iterator[tuple[int, bytes]]:
         wanted = [one for one in self._reader.connections if (one.topic, one.msgtype) == (topic, kind)]
@@ -319,6 +316,15 @@ class _Rosbag2File:
         self._reader.close()
 
 
+def _promised(reader: Any) -> dict[tuple[str, str], int]:
+    """How many messages a rosbags reader announces, by topic and type."""
+    counts: dict[tuple[str, str], int] = {}
+    for connection in reader.connections:
+        key = (connection.topic, connection.msgtype)
+        counts[key] = counts.get(key, 0) + connection.msgcount
+    return counts
+
+
 class _Ros1File:
     """A ROS 1 bag, its messages made into those of ROS 2."""
 
@@ -330,10 +336,7 @@ class _Ros1File:
         self.path = path
         self._reader = Reader(path)
         self._reader.open()
-        self.topics: dict[tuple[str, str], int] = {}
-        for connection in self._reader.connections:
-            key = (connection.topic, connection.msgtype)
-            self.topics[key] = self.topics.get(key, 0) + connection.msgcount
+        self.topics = _promised(self._reader)
 
     def messages(self, topic: str, kind: str) -> Iterator[tuple[int, bytes]]:
         wanted = [one for one in self._reader.connections if (one.topic, one.msgtype) == (topic, kind)]
