@@ -34,7 +34,7 @@ class Session:
     Args:
         tracker: whose target is the session's from now on.
         settings: the model's.
-        verifier: the model's; None: the network's score decides.
+        verifier: the model's; without one, or with a tracker that has no sight, the network's score decides.
     """
 
     def __init__(self, tracker: Tracker, settings: SessionSettings, verifier: Verifier | None = None) -> None:
@@ -112,7 +112,7 @@ class Session:
         return Report(self._state, visible, confidence, estimate.exit_index, estimate.network, whole)
 
     def _new_judge(self, frame: Frame, box: Box) -> Judge:
-        if self._verifier is None:
+        if self._verifier is None or not self._tracker.has_sight:
             return ScoreJudge(self._settings)
         # One look at the very frame of the start tells how the target and the things round it look in a search region.
         estimate = self._tracker.update(frame)

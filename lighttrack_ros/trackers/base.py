@@ -58,6 +58,7 @@ class Tracker(ABC):
     """One target in one stream of frames. Not thread-safe; frames of any size may follow each other."""
 
     backend: str  # the backend that its engines really use
+    has_sight = False  # whether `sight` says anything
 
     @abstractmethod
     def init(self, frame: Frame, box: Box) -> None:

@@ -40,6 +40,8 @@ class LightTrackTracker(Tracker):
         backend, threads, spin: see `runtime.load_engine`.
     """
 
+    has_sight = True
+
     def __init__(self, model: Model, backend: Backend = "auto", threads: int = 0, spin: bool = False) -> None:
         self._parameters = model.parameters_of(LightTrackHyperParameters)
         self._near_score = 1 / (1 + math.exp(-self._parameters.near_score))
