@@ -16,6 +16,7 @@ from lighttrack_ros.evaluation.evaluate import Evaluation, describe_machine, eva
 from lighttrack_ros.media import sequences
 from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model
 from lighttrack_ros.outputs import check_outputs, write_json
+from lighttrack_ros.pictures.plot_file import check_plot
 from lighttrack_ros.session import Session
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.base import Tracker
@@ -32,16 +33,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--session", action="store_true", help="also measure sessions: their boxes, confidence and states"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="with --session: draw what the confidence is worth: .png, .svg, .pdf"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.plot is not None:
+        if not args.session:
+            raise LightTrackError("--plot goes with --session: it draws the session's confidence")
+        check_plot(args.plot)
     found = sequences.find_sequences(args.sequences, args.only, args.skip)
     with_truth = [sequence for sequence in found if sequence.truth is not None]
     without = [sequence.name for sequence in found if sequence.truth is None]
     if not with_truth:
         raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
     model = load_model(args.model)
-    check_outputs([args.json], [*sequences.files_of(found), model.folder])
+    check_outputs([args.json, args.plot], [*sequences.files_of(found), model.folder])
     tracker = create_tracker(model, args.backend, args.threads)
     try:
         print(f"{model.name} on {tracker.backend}, {describe_machine()}")
@@ -56,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_json(args.json, figures)
         print(f"figures: {args.json}")
+    if args.plot is not None:
+        _plot(args.plot, model, with_truth, figures["all"]["reliability"])
+        print(f"plot: {args.plot}")
     return 0
 
 
@@ -67,6 +78,15 @@ def _evaluate_sessions(
         return sessions.as_json(sessions.run_all(plain, tracker, Session.of(tracker, model), with_truth))
     finally:
         tracker.close()
+
+
+def _plot(path: Path, model: Model, with_truth: list[sequences.Sequence], bins: list[tuple[int, float, float]]) -> None:
+    from lighttrack_ros.pictures.figure import save  # loads matplotlib, an extra
+    from lighttrack_ros.pictures.reliability import draw_reliability
+
+    counts, confidences, shares = zip(*bins, strict=True)
+    subtitle = f"{len(with_truth)} sequences; right: the box overlaps the target by more than a half"
+    save(draw_reliability(counts, confidences, shares, f"{model.name}: confidence", subtitle), path)
 
 
 def _evaluate_with_progress(tracker: Tracker, with_truth: list[sequences.Sequence]) -> Evaluation:

@@ -138,7 +138,9 @@ def clips(tmp_path_factory):
 
 def test_the_command_measures_the_session_and_the_plain_tracker(clips, model, tmp_path, capsys):
     arguments = ["evaluate", "--model", str(model), "--sequences", str(clips), "--threads", "1"]
-    assert commands.main([*arguments, "--session", "--json", str(tmp_path / "session.json")]) == 0
+    results = ["--json", str(tmp_path / "session.json"), "--plot", str(tmp_path / "session.svg")]
+    assert commands.main([*arguments, "--session", *results]) == 0
+    assert b"calibration error" in (tmp_path / "session.svg").read_bytes()
     shown = capsys.readouterr().out
     assert commands.main([*arguments, "--json", str(tmp_path / "plain.json")]) == 0
     session, plain = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("session", "plain"))
@@ -149,3 +151,8 @@ def test_the_command_measures_the_session_and_the_plain_tracker(clips, model, tm
     assert session["all"]["session_step_ms"]["p50"] > 0
     for name in ("walk0", "walk1", "all", "in sight, the session adds"):
         assert name in shown
+
+
+def test_a_plot_of_the_confidence_needs_a_session(clips, tmp_path, capsys):
+    assert commands.main(["evaluate", "--sequences", str(clips), "--plot", str(tmp_path / "plot.png")]) == 1
+    assert "--plot goes with --session" in capsys.readouterr().err
