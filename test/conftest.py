@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,12 @@ import pytest
 
 if TYPE_CHECKING:
     from node_harness import Clip, Tracker, World
+
+
+def pytest_configure() -> None:
+    # A shell starts background jobs with SIGINT ignored, which children inherit; tests and their processes are sent it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
