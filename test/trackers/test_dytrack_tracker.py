@@ -158,7 +158,7 @@ def test_the_mode_chooses_the_thresholds():
         ({"max_exit": 4}, "max_exit is 4, expected 0 to 3"),
         ({"max_exit": -1}, "max_exit is -1"),
         ({"modes": {"balanced": (0.5, 0.5)}}, "expected 3 thresholds"),
-        ({"modes": {"balanced": (0.5, 0.5, 1.5)}}, "expected 3 thresholds, 0 to 1"),
+        ({"modes": {"balanced": (0.5, 0.5, 1.5)}}, "modes: balanced: entry 3 is 1.5, expected 0 to 1"),
         ({"audit_interval": 0}, "audit_interval is 0, expected 1 to 10000"),
     ],
 )
