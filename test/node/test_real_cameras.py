@@ -98,13 +98,13 @@ def test_rounded_stamps_deep_images_and_two_cameras(start, clip, world):
     for encoding, images in (("mono8", grey), ("mono16", counts), ("16UC1", counts)):
         overlaps[encoding] = []
         for index in range(0, 40, 3):
-            stamp = base + (len(overlaps) * 45 + index) * PERIOD
+            stamp = base + (len(overlaps) * 45 - 25 + index) * PERIOD  # less than a second ahead of the newest
             data = images[index]
             fields = {"encoding": encoding, "step": data.strides[0], "data": array("B", data.tobytes())}
             if index == 0:
                 tracker.point_at(clip.boxes[0], stamp, encoding)
             tracker.show(clip.images[index], stamp, **fields)
-            # Box and image come on topics of their own: the image may be there first, and is answered for the earlier target.
+            # The image may overtake the box, and is first answered for the earlier target.
             target = tracker.wait_for(
                 lambda stamp=stamp, encoding=encoding: next(
                     (one for one in tracker.targets[::-1] if (stamp_of(one), one.target_id) == (stamp, encoding)), None
