@@ -72,11 +72,8 @@ def run(args: argparse.Namespace) -> int:
         raise LightTrackError(f"--threads is {args.threads}, expected 1 or more")
     if args.plot is not None:
         check_plot(args.plot)
-    found = sequences.find_sequences(args.sequences, args.only, args.skip)
-    check_outputs([args.json, args.plot], sequences.files_of(found))
-    with_truth = [sequence for sequence in found if sequence.truth is not None]
-    if not with_truth:
-        raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
+    with_truth, without = sequences.find_labelled(args.sequences, args.only, args.skip)
+    check_outputs([args.json, args.plot], sequences.files_of(with_truth))
     if args.size is not None:
         with_truth = [sequences.resized(sequence, *parse_size(args.size)) for sequence in with_truth]
     threads_before = cv2.getNumThreads()
@@ -87,7 +84,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"{describe_machine()}, OpenCV {cv2.__version__}, {args.threads} thread(s) each")
         if missing:
             print(f"not in this OpenCV: {', '.join(missing)} ({CONTRIB} has them)")
-        without = [sequence.name for sequence in found if sequence.truth is None]
         if without:
             print(f"left out, without ground truth: {', '.join(without)}")
         frames = sum(sequence.frames.count or 0 for sequence in with_truth)

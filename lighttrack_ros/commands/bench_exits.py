@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.evaluate import describe_machine
 from lighttrack_ros.evaluation.exits import fixed_exits
-from lighttrack_ros.media.sequences import files_of, find_sequences
+from lighttrack_ros.media.sequences import files_of, find_labelled
 from lighttrack_ros.models import load_model
 from lighttrack_ros.outputs import check_outputs, write_json
 
@@ -33,9 +32,7 @@ def run(args: argparse.Namespace) -> int:
     for each in (model, other):
         if each is not None:
             fixed_exits(each)  # both are DyTracks, or nothing is begun
-    sequences = [each for each in find_sequences(args.sequences, args.only, args.skip) if each.truth is not None]
-    if not sequences:
-        raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
+    sequences, _ = find_labelled(args.sequences, args.only, args.skip)
     check_outputs([args.json], [*files_of(sequences), model.folder])
     print(f"{model.name}: {model.architecture}, threads: {args.threads or 'half of the cores'}, {describe_machine()}")
     figures = exit_figures(model, other, sequences, args.threads)

@@ -43,13 +43,9 @@ def run(args: argparse.Namespace) -> int:
         if not args.session:
             raise LightTrackError("--plot goes with --session: it draws the session's confidence")
         check_plot(args.plot)
-    found = sequences.find_sequences(args.sequences, args.only, args.skip)
-    with_truth = [sequence for sequence in found if sequence.truth is not None]
-    without = [sequence.name for sequence in found if sequence.truth is None]
-    if not with_truth:
-        raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
+    with_truth, without = sequences.find_labelled(args.sequences, args.only, args.skip)
     model = load_model(args.model)
-    check_outputs([args.json, args.plot], [*sequences.files_of(found), model.folder])
+    check_outputs([args.json, args.plot], [*sequences.files_of(with_truth), model.folder])
     tracker = create_tracker(model, args.backend, args.threads)
     try:
         print(f"{model.name} on {tracker.backend}, {describe_machine()}")

@@ -54,10 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise LightTrackError(f"--folds: is {args.folds}, expected at least 2")
     if args.judge and args.folds < 3:  # what is learned for one fold is cross-validated on the others
         raise LightTrackError(f"--folds: is {args.folds}, expected at least 3 with --judge")
-    found = sequences.find_sequences(args.sequences, args.only, args.skip)
-    found = [sequence for sequence in found if sequence.truth is not None]
-    if not found:
-        raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
+    found, _ = sequences.find_labelled(args.sequences, args.only, args.skip)
     if args.json is not None:
         check_writable(args.json)
     model = load_model(args.model)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation.exits import fixed_exits, record
 from lighttrack_ros.evaluation.tune_exits import tune
-from lighttrack_ros.media.sequences import find_sequences
+from lighttrack_ros.media.sequences import find_labelled
 from lighttrack_ros.models import DyTrackHyperParameters, load_model, save_model
 from lighttrack_ros.outputs import check_writable
 from lighttrack_ros.trackers.dytrack import DyTrackTracker
@@ -28,9 +27,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args.model)
     parameters = model.parameters_of(DyTrackHyperParameters)
     check_writable(model.folder / "model.yaml")
-    found = [sequence for sequence in find_sequences(args.sequences, args.only) if sequence.truth is not None]
-    if not found:
-        raise LightTrackError(f"{args.sequences}: no sequence with ground truth in it")
+    found, _ = find_labelled(args.sequences, args.only)
     tracker = DyTrackTracker(model, threads=args.threads)
     try:
         fixed = fixed_exits(model)

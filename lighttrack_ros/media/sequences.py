@@ -109,6 +109,19 @@ def find_sequences(folder: Path, only: Iterable[str] = (), skip: Iterable[str] =
     return usable
 
 
+def find_labelled(folder: Path, only: Iterable[str] = (), skip: Iterable[str] = ()) -> tuple[list[Sequence], list[str]]:
+    """The sequences that have ground truth, and the names of those that have none.
+
+    Raises:
+        LightTrackError: none has; see `find_sequences` too.
+    """
+    found = find_sequences(folder, only, skip)
+    labelled = [sequence for sequence in found if sequence.truth is not None]
+    if not labelled:
+        raise LightTrackError(f"{folder}: no sequence with ground truth in it")
+    return labelled, [sequence.name for sequence in found if sequence.truth is None]
+
+
 def load_sequence(folder: Path) -> Sequence:
     """One sequence: frames in `img/`, `color/` or in the folder itself, or one video file, beside a file of boxes.
 
