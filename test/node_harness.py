@@ -29,7 +29,7 @@ from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_srvs.srv import SetBool, Trigger
 
 from lighttrack_ros.geometry import Box
-from lighttrack_ros.msg import InitBox, TrackedTarget
+from lighttrack_ros.msg import InitBox, TrackedTarget, TrackedTargets
 from lighttrack_ros.node.transport import transport_environment, tune_malloc
 
 PERIOD = 33_333_333  # nanoseconds between two images of the clip
@@ -154,9 +154,11 @@ class Tracker:
         self.init_box = node.create_publisher(InitBox, f"{namespace}/init_box", 1)
         self.init_roi = node.create_publisher(RegionOfInterest, f"{namespace}/init_roi", 1)
         self.targets: list[TrackedTarget] = []
+        self.of_images: list[TrackedTargets] = []
         self.status = None  # the newest DiagnosticStatus
         self._subscriptions = [
             node.create_subscription(TrackedTarget, f"{self.name}/target", self.targets.append, 1000),
+            node.create_subscription(TrackedTargets, f"{self.name}/targets", self.of_images.append, 1000),
             node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100),
         ]
         self._clients: dict[str, object] = {}
@@ -212,6 +214,13 @@ class Tracker:
         return self.wait_for(
             lambda: next((target for target in reversed(self.targets) if stamp_of(target) == stamp), None),
             f"a target of the image of {stamp}",
+        )
+
+    def all_of(self, stamp: int) -> TrackedTargets:
+        """What the node says of all targets on an image."""
+        return self.wait_for(
+            lambda: next((of_image for of_image in reversed(self.of_images) if stamp_of(of_image) == stamp), None),
+            f"the targets of the image of {stamp}",
         )
 
     def start_on(self, clip: Clip, index: int = 0, target_id: str = "") -> None:
@@ -310,7 +319,7 @@ def image_message(image: np.ndarray, encoding: str = "bgr8") -> Image:
     return Image(height=height, width=width, step=len(pixels) // height, encoding=encoding, data=pixels)
 
 
-def stamp_of(target: TrackedTarget) -> int:
+def stamp_of(target: TrackedTarget | TrackedTargets) -> int:
     return target.header.stamp.sec * 10**9 + target.header.stamp.nanosec
 
 

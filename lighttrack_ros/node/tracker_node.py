@@ -27,7 +27,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Intensities, from_bgr, parse_intensity_range
 from lighttrack_ros.models import Model, load_model
-from lighttrack_ros.msg import InitBox, TrackedTarget
+from lighttrack_ros.msg import InitBox, TrackedTarget, TrackedTargets
 from lighttrack_ros.node import parameters
 from lighttrack_ros.node.deferred_service import Answer, create_deferred_service
 from lighttrack_ros.node.diagnostics import CREDIBLE, UNKNOWN, Health, diagnostic_array
@@ -130,6 +130,7 @@ class TrackerNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         try:
             self._target_publisher = self._create_publisher(TrackedTarget, "~/target", 10)
+            self._targets_publisher = self._create_publisher(TrackedTargets, "~/targets", 10)
             self._annotated_publisher = self._create_publisher(Image, "~/annotated", 1)
             self._timing_publisher = self._create_publisher(DiagnosticArray, "~/timing", 10)
         except RuntimeError as error:  # what rclpy makes of a QoS override that cannot be
@@ -336,6 +337,8 @@ class TrackerNode(LifecycleNode):
         target.frames_dropped = outcome.dropped
         target.processing_time = time.perf_counter() - outcome.began
         self._target_publisher.publish(target)
+        told = report.state != State.IDLE or bool(target.end_reason)
+        self._targets_publisher.publish(TrackedTargets(header=target.header, targets=[target] if told else []))
         self._last_report = report
         if outcome.live and report.state != State.IDLE:
             since_stamp = (self.get_clock().now().nanoseconds - message.stamp) / 1e9

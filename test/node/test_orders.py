@@ -119,6 +119,21 @@ def test_the_end_of_a_target_is_published_and_logged_with_its_reason(tracker, cl
         assert re.search(f"target '{name}' ended: .*{re.escape(words)}", tracker.process.output)
 
 
+def test_every_image_has_its_targets_in_one_message(tracker, clip):
+    stamp = clip.fresh_stamp()
+    tracker.track(clip.images[0], stamp)
+    assert not tracker.all_of(stamp).targets  # there is none, and the image is told of all the same
+    tracker.start_on(clip, 0, "one")
+    stamp = clip.fresh_stamp()
+    target = tracker.track(clip.images[1], stamp)
+    assert tracker.all_of(stamp).header == target.header
+    assert list(tracker.all_of(stamp).targets) == [target]
+    tracker.of_images.clear()
+    tracker.reset()
+    ended = tracker.wait_for(lambda: tracker.of_images, "the end")[0]
+    assert [(one.state, one.end_reason) for one in ended.targets] == [(0, "told to forget it (reset)")]
+
+
 def test_the_log_tells_the_story(tracker, clip):
     tracker.process.wait_for_output(f"first image on /{tracker.name.split('/')[0]}/image: {WIDTH} x {HEIGHT}, bgr8")
     tracker.start_on(clip, 0, "seen")
