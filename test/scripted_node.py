@@ -20,6 +20,9 @@ class ScriptedTracker(Tracker):
     backend = "script"
     target = Box(0.0, 0.0, 1.0, 1.0)
 
+    def another(self):
+        return type(self)()
+
     def init(self, frame: Frame, box: Box) -> None:
         self.target = box
 

@@ -77,14 +77,16 @@ class _PlainEngine:
             name: np.zeros(spec.shape, spec.dtype) for name, spec in self.inputs.items()
         }
 
-    def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        self.hold(inputs)
+    def run(self, inputs: Mapping[str, Tensor], slot: int = 0) -> Mapping[str, Tensor]:
+        self.hold(inputs, slot)
         tensors = dict(self.input_buffers)
         image = tensors.pop("crop").astype(np.float32).transpose(2, 0, 1)[None]
         tensors[self._first] = np.ascontiguousarray(image - self._mean)
         return dict(zip(self.outputs, self._session.run(None, tensors), strict=True))
 
-    def hold(self, inputs: Mapping[str, Tensor]) -> None:
+    def hold(self, inputs: Mapping[str, Tensor], slot: int = 0) -> None:
+        if slot:
+            raise LightTrackError("@plain follows one target")
         for name, tensor in inputs.items():
             np.copyto(self.input_buffers[name], tensor)
 

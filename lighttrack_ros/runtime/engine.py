@@ -36,22 +36,25 @@ class Engine(Protocol):
     outputs: Mapping[str, TensorSpec]
     input_buffers: Mapping[str, Array]
 
-    def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def run(self, inputs: Mapping[str, Tensor], slot: int = 0) -> Mapping[str, Tensor]:
         """Run the graph once.
 
         Args:
-            inputs: tensors by name; for a missing name the engine takes `input_buffers[name]`, or what `hold` stored.
+            inputs: tensors by name; for a missing name the engine takes what `hold` stored in the slot, or
+                `input_buffers[name]`.
+            slot: whose held tensors are used: one engine serves several targets, each with a slot of its own.
 
         Raises:
             LightTrackError: unknown name, wrong shape or dtype, or a failure of the backend.
         """
         ...
 
-    def hold(self, inputs: Mapping[str, Tensor]) -> None:
-        """Copy tensors into the engine; every later `run` uses them, until `hold` replaces them.
+    def hold(self, inputs: Mapping[str, Tensor], slot: int = 0) -> None:
+        """Copy tensors into the engine; every later `run` of the slot uses them, until `hold` replaces them.
 
         For inputs that change rarely, such as template features: the engine that made them may run again in
-        between. On a device the copy stays on the device, so `run` uploads nothing again.
+        between. On a device the copy stays on the device, so `run` uploads nothing again. A slot's memory is allocated
+        when it is first held in, and freed with the engine.
 
         Raises:
             LightTrackError: unknown name, wrong shape or dtype.

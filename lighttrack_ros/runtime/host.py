@@ -36,26 +36,31 @@ class HostEngine(ABC):
         self.outputs = outputs
         self.input_buffers: Mapping[str, Array] = _zeros(inputs)
         self._results = _zeros(outputs)
+        self._held: dict[int, dict[str, Array]] = {0: dict(self.input_buffers)}  # by slot and name
         self._bound = dict(self.input_buffers)  # keeps bound arrays alive
         for name, array in self._bound.items():
             self._bind_input(name, array)
         for name, array in self._results.items():
             self._bind_output(name, array)
 
-    def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def run(self, inputs: Mapping[str, Tensor], slot: int = 0) -> Mapping[str, Tensor]:
         self._check_names(inputs)
+        held = self._held.get(slot, {})
         for name, buffer in self.input_buffers.items():
-            tensor = inputs.get(name, buffer)
+            tensor = inputs[name] if name in inputs else held.get(name, buffer)
             if tensor is not self._bound[name]:
                 self._bound[name] = self._checked(name, tensor)
                 self._bind_input(name, self._bound[name])
         self._run_bound()
         return self._results
 
-    def hold(self, inputs: Mapping[str, Tensor]) -> None:
+    def hold(self, inputs: Mapping[str, Tensor], slot: int = 0) -> None:
         self._check_names(inputs)
+        held = self._held.setdefault(slot, {})
         for name, tensor in inputs.items():
-            np.copyto(self.input_buffers[name], self._checked(name, tensor))
+            if name not in held:
+                held[name] = np.empty(*self.inputs[name])
+            np.copyto(held[name], self._checked(name, tensor))
 
     @abstractmethod
     def close(self) -> None: ...

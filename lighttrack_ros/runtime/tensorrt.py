@@ -91,25 +91,25 @@ class TensorRTEngine:
             self.close()
             raise
 
-    def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def run(self, inputs: Mapping[str, Tensor], slot: int = 0) -> Mapping[str, Tensor]:
         with self._at_work(inputs) as cuda:
-            sources = tuple(self._source(cuda, name, inputs.get(name)) for name in self.inputs)
+            sources = tuple(self._source(cuda, name, inputs.get(name), slot) for name in self.inputs)
             self._path = _Path(sources, len(self._host_outputs))
             self._start(cuda)
             cuda.synchronize(self._stream)
         return self._outputs
 
-    def hold(self, inputs: Mapping[str, Tensor]) -> None:
+    def hold(self, inputs: Mapping[str, Tensor], slot: int = 0) -> None:
         with self._at_work(inputs) as cuda:
             for name, tensor in inputs.items():
-                held = self._device_input(cuda, "held", name)
+                held = self._device_input(cuda, f"held in slot {slot}", name)
                 if isinstance(tensor, DeviceTensor):
                     self._check_spec(name, tensor)
                     cuda.copy(held, tensor.address, _size(self.inputs[name]), self._stream)
                     cuda.synchronize(self._stream)
                 else:
                     self._upload_array(cuda, name, tensor, held)
-                self._held[name] = held
+                self._held[slot, name] = held
 
     def close(self) -> None:
         cuda, self._cuda = self._cuda, None
@@ -205,7 +205,7 @@ class TensorRTEngine:
         self._outputs = {name: DeviceTensor(self, name) for name in self.outputs}
         self._host_outputs: dict[str, Array] = {}  # those that the host has read
         self._device_inputs: dict[tuple[str, str], int] = {}  # addresses by purpose and name, made when needed
-        self._held: dict[str, int] = {}
+        self._held: dict[tuple[int, str], int] = {}  # addresses by slot and name
         self._bound: dict[str, int] = {}  # addresses set in the context
         self._path = _Path((), 0)  # of the last run
         self._graphs: dict[_Path, Handle | None] = {}  # None for a path that ran but is not captured
@@ -255,11 +255,11 @@ class TensorRTEngine:
         self._resources.callback(cuda.destroy_graph, graph)
         return graph
 
-    def _source(self, cuda: Cuda, name: str, tensor: Tensor | None) -> _Source:
+    def _source(self, cuda: Cuda, name: str, tensor: Tensor | None, slot: int) -> _Source:
         """The address from which the network reads an input in this run."""
         if tensor is None:
-            if name in self._held:
-                return _Source(self._held[name], upload=False)
+            if (slot, name) in self._held:
+                return _Source(self._held[slot, name], upload=False)
             if cuda.device.integrated:
                 return _Source(self._host_inputs[name].address, upload=False)
             return _Source(self._device_input(cuda, "own", name), upload=True)

@@ -55,7 +55,10 @@ class Sight:
 
 
 class Tracker(ABC):
-    """One target in one stream of frames. Not thread-safe; frames of any size may follow each other."""
+    """One target in one stream of frames. Not thread-safe; frames of any size may follow each other.
+
+    For several targets `another` makes trackers that share the engines; no two of them may work at the same time.
+    """
 
     backend: str  # the backend that its engines really use
     has_sight = False  # whether `sight` says anything
@@ -68,6 +71,9 @@ class Tracker(ABC):
             LightTrackError: the box is not finite, is empty or lies outside the frame.
         """
 
+    def reset(self) -> None:  # noqa: B027  # most trackers have nothing under way
+        """Forget the target: work for it that waits is dropped."""
+
     @abstractmethod
     def update(self, frame: Frame) -> Estimate:
         """Find the target on the next frame.
@@ -76,8 +82,19 @@ class Tracker(ABC):
             LightTrackError: `init` was never called.
         """
 
+    @abstractmethod
+    def another(self) -> Tracker:
+        """A tracker of one more target, on the same engines; it has no target yet.
+
+        Only what is known of the target is its own: its place and its template's features. These stay allocated until
+        the engines are freed, so that trackers should be used again for other targets.
+        """
+
     def sight(self) -> Sight | None:
-        """What the last `update` saw beside its estimate; None where the tracker does not say. Ask before the next."""
+        """What the last `update` saw beside its estimate; None where the tracker does not say.
+
+        Ask before the next update, of any tracker on the same engines.
+        """
         return None
 
     @property
@@ -122,7 +139,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Free the engines; safe to call twice."""
+        """Free the engines, for all trackers that share them; safe to call twice."""
 
 
 def check_box(frame: Frame, box: Box) -> None:

@@ -118,7 +118,7 @@ class _Recorder:
         self.recorded: list[Inputs] = []
         self.hold, self.close = self._engine.hold, self._engine.close
 
-    def run(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def run(self, inputs: Mapping[str, Tensor], slot: int = 0) -> Mapping[str, Tensor]:
         if self.recording:
             self.recorded.append({name: np.array(inputs.get(name, self.input_buffers[name])) for name in self.inputs})
-        return self._engine.run(inputs)
+        return self._engine.run(inputs, slot)

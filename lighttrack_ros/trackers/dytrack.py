@@ -6,6 +6,8 @@ The paper says only that the decision is learned per exit; the rest is this proj
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -38,9 +40,18 @@ class DyTrackTracker(Tracker):
         self._template = load_engine(model.template_graph, backend, threads, spin=spin)
         self.backend = self._template.backend
         self._stages = [load_engine(graph, backend, threads, spin=spin) for graph in model.search_graphs]
+        self._slots = itertools.count()  # of all trackers on these engines
+        self._slot = next(self._slots)
         self.policy = ExitPolicy(self._parameters)
         self._box: Box | None = None
         self._warm_up()
+
+    def another(self) -> DyTrackTracker:
+        tracker = copy.copy(self)
+        tracker._slot = next(self._slots)
+        tracker.policy = ExitPolicy(self._parameters)
+        tracker._box = None
+        return tracker
 
     def init(self, frame: Frame, box: Box) -> None:
         check_box(frame, box)
@@ -96,7 +107,7 @@ class DyTrackTracker(Tracker):
         """Each exit's quality and outputs; a stage runs only when the caller asks for it."""
         passed: dict[str, Tensor] = {}
         for stage in self._stages:
-            outputs = stage.run(passed)
+            outputs = stage.run(passed, self._slot)
             quality = float(np.asarray(outputs["next_quality"])[0])
             if not math.isfinite(quality):
                 raise LightTrackError("the network gave a quality that is not finite: the engine is broken")
@@ -106,7 +117,7 @@ class DyTrackTracker(Tracker):
     def _hold_template(self) -> None:
         outputs = self._template.run({})
         for stage in self._stages:
-            stage.hold({name: tensor for name, tensor in outputs.items() if name in stage.inputs})
+            stage.hold({name: tensor for name, tensor in outputs.items() if name in stage.inputs}, self._slot)
 
     def _warm_up(self) -> None:
         """Do the engines' one-time work now, not in the first frames."""

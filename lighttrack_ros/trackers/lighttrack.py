@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import time
@@ -56,9 +57,17 @@ class LightTrackTracker(Tracker):
         for search, engine in itertools.product(self._searches, smaller):
             search.smaller.append(_Search(engine, model.stride, search, self._parameters.near_shift))
         self._cropper = SquareCropper()
+        self._slots = itertools.count()  # of all trackers on these engines
+        self._slot = next(self._slots)
         self._target: _Target | None = None
         self._looked: _Look | None = None
         self._warm_up()
+
+    def another(self) -> LightTrackTracker:
+        tracker = copy.copy(self)
+        tracker._slot = next(self._slots)
+        tracker._target = tracker._looked = None
+        return tracker
 
     def init(self, frame: Frame, box: Box) -> None:
         check_box(frame, box)
@@ -74,7 +83,7 @@ class LightTrackTracker(Tracker):
         search = self._searches[small]
         template = self._template_engine.run({})
         for sized in (search, *search.smaller):
-            sized.engine.hold(template)
+            sized.engine.hold(template, self._slot)
         least = _least(width), _least(height)
         self._target = _Target(centre_x, centre_y, width, height, *least, fill, search, moved=0.0, since_whole=0)
         self._looked = None
@@ -155,7 +164,7 @@ class LightTrackTracker(Tracker):
         x0, y0 = _corner(target.centre_x, side), _corner(target.centre_y, side)
         self._cropper.crop(frame, x0, y0, side, target.fill, search.engine.input_buffers["crop"])
         started = time.perf_counter()
-        outputs = search.engine.run({})
+        outputs = search.engine.run({}, self._slot)
         logits, distances = np.asarray(outputs["logits"]), np.asarray(outputs["distances"])
         features = np.asarray(outputs["features"]) if "features" in outputs else None
         ended = time.perf_counter()

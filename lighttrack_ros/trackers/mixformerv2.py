@@ -7,6 +7,8 @@ block is done, the network uses the old templates.
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 import time
 
@@ -38,18 +40,28 @@ class MixFormerV2Tracker(Tracker):
         self._search = load_engine(model.search_graph, backend, threads, spin=spin)
         self.backend = self._search.backend
         self._blocks = [load_engine(graph, backend, threads, spin=spin) for graph in model.template_graphs]
-        self._next_block = 0  # next block to compute for the new templates; len(self._blocks): all done
-        self._tokens: Tensor = None  # output of the block before
-        self._keys_values: dict[str, Tensor] = {}  # of the finished blocks
+        self._renewal = _Renewal()
         self._least_seconds = [math.inf] * len(self._blocks)
+        self._side = model.template_size
+        self._slots = itertools.count()  # of all trackers on these engines
+        self._know_nothing()
+        self._warm_up()
+
+    def another(self) -> MixFormerV2Tracker:
+        tracker = copy.copy(self)
+        tracker._know_nothing()
+        return tracker
+
+    def _know_nothing(self) -> None:
+        """What is one target's own."""
+        self._slot = next(self._slots)
         # Crops, (side, side, 3) uint8 BGR: initial template, online template, candidate for the next online template.
-        side = model.template_size
-        self._template, self._online, self._candidate = np.zeros((3, side, side, 3), np.uint8)
+        self._template, self._online, self._candidate = np.zeros((3, self._side, self._side, 3), np.uint8)
         self._best_score = -1.0  # the candidate's
         self._frames = 0  # since init
         self._box: Box | None = None
         self._is_guess = False  # whether the box was set from outside, to search for a lost target
-        self._warm_up()
+        self._is_stale = False  # whether the keys and values are still to be computed of the templates
 
     def init(self, frame: Frame, box: Box) -> None:
         check_box(frame, box)
@@ -59,8 +71,11 @@ class MixFormerV2Tracker(Tracker):
         self._frames = 0
         self._start_interval()
         np.copyto(self._online, self._template)
-        self._next_block = 0
         self._renew()
+
+    def reset(self) -> None:
+        self._box, self._is_stale = None, False
+        self._renewal.drop(self)
 
     def update(self, frame: Frame) -> Estimate:
         target = self.target
@@ -68,7 +83,7 @@ class MixFormerV2Tracker(Tracker):
         crop = self._search.input_buffers["crop"]
         side = crop_region(self._cropper, frame, target, parameters.search_factor, crop)
         started = time.perf_counter()
-        outputs = self._search.run({})
+        outputs = self._search.run({}, self._slot)
         score = float(np.asarray(outputs["score"])[0])
         if not math.isfinite(score):
             raise LightTrackError("the network gave a score that is not finite: the engine is broken")
@@ -84,7 +99,8 @@ class MixFormerV2Tracker(Tracker):
         if self._frames % parameters.update_interval == 0:
             if not np.array_equal(self._online, self._candidate):
                 np.copyto(self._online, self._candidate)
-                self._next_block = 0
+                self._is_stale = True
+                self._renewal.drop(self)
             self._start_interval()
         self._is_guess = False
         return Estimate(box, score, network=(started, ended))
@@ -101,18 +117,23 @@ class MixFormerV2Tracker(Tracker):
 
     def idle_work(self, seconds: float = math.inf) -> bool:
         """Compute one block for the new templates, if there are any; until all blocks are done, the old ones serve."""
-        index = self._next_block
-        if index == len(self._blocks) or self._least_seconds[index] > seconds:
+        work = self._renewal
+        if work.of is None and self._is_stale:
+            work.begin(self)
+        if work.of is not self or self._least_seconds[work.next_block] > seconds:
             return False
+        index = work.next_block
         started = time.perf_counter()
         first = {"template": self._template, "online_template": self._online}
-        outputs = self._blocks[index].run({"tokens": self._tokens} if index else first)
-        self._keys_values[f"keys_{index}"] = outputs["keys"]
-        self._keys_values[f"values_{index}"] = outputs["values"]
-        self._tokens = outputs.get("next_tokens")
-        self._next_block += 1
-        if self._next_block == len(self._blocks):
-            self._search.hold(self._keys_values)
+        outputs = self._blocks[index].run({"tokens": work.tokens} if index else first)
+        work.keys_values[f"keys_{index}"] = outputs["keys"]
+        work.keys_values[f"values_{index}"] = outputs["values"]
+        work.tokens = outputs.get("next_tokens")
+        work.next_block += 1
+        if work.next_block == len(self._blocks):
+            self._search.hold(work.keys_values, self._slot)
+            self._is_stale = False
+            work.drop(self)
         self._least_seconds[index] = min(self._least_seconds[index], time.perf_counter() - started)
         return True
 
@@ -126,13 +147,42 @@ class MixFormerV2Tracker(Tracker):
         self._best_score = -1.0
 
     def _renew(self) -> None:
+        """At once; what was begun for another target is begun again later."""
+        self._is_stale = True
+        self._renewal.begin(self)
         while self.idle_work():
             pass
 
     def _warm_up(self) -> None:
         """Do the engines' one-time work now, not in the first frames, and not in the measured time of a block."""
         for _ in range(WARM_UP_RUNS):
-            self._next_block = 0
             self._renew()
             outputs = self._search.run({})
             np.asarray(outputs["box"]), np.asarray(outputs["score"])
+
+
+class _Renewal:
+    """Keys and values of new templates on their way through the blocks: one target's at a time, as the blocks' outputs
+    are overwritten by their next run.
+
+    Attributes:
+        of: whose they are; None while none are computed.
+        next_block: the next to compute.
+        tokens: output of the block before.
+        keys_values: of the finished blocks.
+    """
+
+    def __init__(self) -> None:
+        self.of: MixFormerV2Tracker | None = None
+        self.next_block = 0
+        self.tokens: Tensor = None
+        self.keys_values: dict[str, Tensor] = {}
+
+    def begin(self, of: MixFormerV2Tracker) -> None:
+        self.of, self.next_block, self.tokens = of, 0, None
+        self.keys_values.clear()
+
+    def drop(self, of: MixFormerV2Tracker) -> None:
+        """Leave the blocks to others, if they are at work for `of`."""
+        if self.of is of:
+            self.of = None

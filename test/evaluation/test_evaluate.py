@@ -24,6 +24,9 @@ class ShiftingTracker(Tracker):
         self.log = []
         self.waiting = 0
 
+    def another(self):
+        return type(self)()
+
     def init(self, frame, box):
         self.log.append("init")
         self.box, self.frames = box, 0

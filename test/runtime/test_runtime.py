@@ -60,6 +60,17 @@ def test_inputs_may_be_given_held_or_written_in_place(graph, backend):
     assert engine.run({"x": np.arange(8, dtype=np.uint8).reshape(2, 4)[:, ::2]})["y"].tolist() == [[10, 12], [14, 16]]
 
 
+def test_every_slot_holds_its_own(graph, backend):
+    engine = load_engine(graph, backend, dimensions={"side": 2})
+    engine.input_buffers["x"][:] = [[1, 2], [3, 4]]
+    for slot in (0, 1, 5):
+        engine.hold({"o": offset(10 * slot)}, slot)
+    for slot in (5, 1, 5, 0):
+        assert engine.run({}, slot)["y"][0, 0] == 1 + 10 * slot
+    engine.hold({"o": offset(40)}, 1)
+    assert [engine.run({}, slot)["y"][0, 0] for slot in (0, 1, 5)] == [1, 41, 51]
+
+
 def test_an_engine_takes_another_engines_output_as_input(graph, backend):
     first, second = (
         load_engine(graph, backend, dimensions={"side": 1}),

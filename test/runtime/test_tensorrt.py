@@ -130,6 +130,22 @@ def test_only_outputs_that_the_host_reads_are_downloaded(graphs):
         engine.close()
 
 
+def test_every_slot_holds_its_own_and_has_a_graph_of_its_own(graphs):
+    with installed(Gpu()):
+        first, second = TensorRTEngine(graphs[0], FIRST, "fp32"), TensorRTEngine(graphs[1], SECOND, "fp32")
+        crops, second_crop = [crop_of(6, seed) for seed in (1, 3)], crop_of(4, 2)
+        references = [expected(graphs, crop, second_crop)["score"] for crop in crops]
+        assert not np.array_equal(*references)
+        for slot, crop in enumerate(crops):
+            second.hold(first.run({"crop": crop}), slot)
+        second.input_buffers["crop"][:] = second_crop
+        for _ in range(4):  # with calls, then as CUDA graphs
+            for slot, reference in enumerate(references):
+                np.testing.assert_allclose(np.asarray(second.run({}, slot)["score"]), reference, rtol=1e-5)
+        first.close()
+        second.close()
+
+
 def test_held_inputs_stay_and_passed_arrays_apply_to_one_run(graphs):
     with installed(Gpu()):
         first, second = TensorRTEngine(graphs[0], FIRST, "fp32"), TensorRTEngine(graphs[1], SECOND, "fp32")

@@ -35,6 +35,9 @@ class ScriptedTracker(Tracker):
         self.looked = []
         self.elsewhere = lambda place: GONE
 
+    def another(self):
+        return type(self)()
+
     def init(self, frame, box):
         check_box(frame, box)
         self.target = box

@@ -1,6 +1,7 @@
 """The LightTrack tracker compared with the official tracker's boxes; bad boxes and unusual frames."""
 
 import dataclasses
+import itertools
 
 import cv2
 import numpy as np
@@ -269,3 +270,30 @@ def test_the_error_names_swapped_graphs(model):
     mixed_up = dataclasses.replace(load_model(model), graphs=Graphs(search=("template.onnx",)))
     with pytest.raises(LightTrackError, match="no 'logits' among the inputs and outputs"):
         create_tracker(mixed_up, "onnxruntime", 1)
+
+
+def test_targets_that_share_the_engines_know_nothing_of_each_other(model, shared):
+    """Two targets in turns, one beginning later, one anew on the way: as if each had engines of its own."""
+    frames = list(itertools.islice(frames_of(shared, "woman"), 20))
+    boxes = Box(*np.load(shared / "golden/lighttrack/woman.npz")["init_box"]), Box(60.0, 90.0, 50.0, 40.0)
+
+    def run(first, second):
+        found = []
+        first.init(frames[0], boxes[0])
+        for index, frame in enumerate(frames[1:]):
+            found.append((first.update(frame).box, first.sight().boxes.tolist()))
+            if index == 5:
+                second.init(frame, boxes[1])
+            if index > 5:
+                found.append((second.update(frame).box, second.sight().boxes.tolist()))
+            if index == 10:
+                first.init(frame, boxes[1])
+        return found
+
+    alone = [create_tracker(load_model(model), "onnxruntime", 1) for _ in range(2)]
+    expected = run(*alone)
+    together = create_tracker(load_model(model), "onnxruntime", 1)
+    assert run(together, together.another()) == expected
+    assert run(together.another(), together.another()) == expected
+    for tracker in (*alone, together):
+        tracker.close()

@@ -56,24 +56,24 @@ def script(monkeypatch):
             self.block = int(graph.stem.split("_")[1]) if graph.stem.startswith("template") else None
             side = script.model.search_sizes[0]
             self.input_buffers = {"crop": np.zeros((side, side, 3), np.uint8)}
-            self.kept = None
+            self.kept = {}  # by slot
 
-        def run(self, inputs):
+        def run(self, inputs, slot=0):
             if self.block is not None:
                 tokens = inputs["tokens"] if self.block else inputs["online_template"]
                 outputs = {"keys": tokens.copy(), "values": tokens.copy()}
                 return outputs if self.block == BLOCKS - 1 else outputs | {"next_tokens": tokens.copy()}
             step = len(script.searched)
-            script.searched.append((self.input_buffers["crop"].copy(), self.kept))
+            script.searched.append((self.input_buffers["crop"].copy(), self.kept[slot]))
             box = script.boxes[step] if step < len(script.boxes) else (0.5, 0.5, 0.2, 0.2)
             score = script.scores[step] if step < len(script.scores) else 0.1
             return {"box": np.array([box], np.float32), "score": np.array([score], np.float32)}
 
-        def hold(self, inputs):
+        def hold(self, inputs, slot=0):
             assert set(inputs) == {f"{kind}_{block}" for kind in ("keys", "values") for block in range(BLOCKS)}
             templates = list(inputs.values())
             assert all(np.array_equal(template, templates[0]) for template in templates)
-            self.kept = templates[0].copy()
+            self.kept[slot] = templates[0].copy()
 
         def close(self):
             pass
@@ -112,8 +112,29 @@ def test_every_state_and_update_equals_the_authors_run(script, trace, run):
         assert np.array_equal(online, first) == trace[f"{run}_online_equals_first_before_step"][step], step
         assert tracker._best_score == pytest.approx(trace[f"{run}_max_score_after"][step], abs=1e-6), step
         work_until_done(tracker)
-        mean = ((tracker._search.kept[..., ::-1] / 255 - MEAN) / STD).mean()
+        mean = ((tracker._search.kept[0][..., ::-1] / 255 - MEAN) / STD).mean()
         assert mean == pytest.approx(trace[f"{run}_online_mean_after"][step], abs=2e-3), step
+
+
+def test_targets_that_share_the_engines_renew_their_templates_one_after_the_other(script, trace):
+    frame = from_bgr(np.ascontiguousarray(trace["frame"][..., ::-1]))
+    model = make_model(1)  # every frame gives a new template
+    first = script.start(model, scores=[0.9] * 9)
+    second = first.another()
+    first.init(frame, Box(100.0, 100.0, 60.0, 50.0))
+    assert first.idle_work() is False
+    first.update(frame)
+    assert first.idle_work()  # the first of its blocks
+    second.init(frame, Box(300.0, 200.0, 60.0, 50.0))  # takes the blocks, as nothing can be searched before
+    np.testing.assert_array_equal(first._search.kept[second._slot], second._online)
+    assert not np.array_equal(first._search.kept[first._slot], first._online)
+    second.update(frame)
+    assert second.idle_work()
+    assert not first.idle_work()  # the other's are under way
+    second.reset()  # and dropped
+    work_until_done(first)
+    np.testing.assert_array_equal(first._search.kept[first._slot], first._online)
+    assert not second.idle_work()
 
 
 def test_crops_equal_the_authors(script, trace):
@@ -147,7 +168,7 @@ def frames():
 def test_new_templates_are_computed_in_idle_time_and_used_when_all_blocks_are_done(script, frames):
     tracker = script.start(make_model(interval=4), scores=[0.9] * 40)
     tracker.init(frames[0], Box(60, 40, 30, 30))
-    first = tracker._search.kept
+    first = tracker._search.kept[0]
     for frame in frames[1:4]:
         tracker.update(frame)
         assert not tracker.idle_work()
@@ -164,7 +185,7 @@ def test_new_templates_are_computed_in_idle_time_and_used_when_all_blocks_are_do
 def test_without_idle_time_the_latest_template_replaces_the_waiting_one(script, frames):
     tracker = script.start(make_model(interval=2), scores=[0.6, 0.9] * 20)
     tracker.init(frames[0], Box(60, 40, 30, 30))
-    first = tracker._search.kept
+    first = tracker._search.kept[0]
     for frame in frames[1:3]:
         tracker.update(frame)
     assert tracker.idle_work()  # one block of templates that are soon out of date
@@ -173,7 +194,7 @@ def test_without_idle_time_the_latest_template_replaces_the_waiting_one(script, 
     assert all(np.array_equal(online, first) for _, online in script.searched)
     wanted = tracker._online.copy()
     work_until_done(tracker)
-    assert np.array_equal(tracker._search.kept, wanted)
+    assert np.array_equal(tracker._search.kept[0], wanted)
 
 
 def test_a_block_that_takes_longer_than_the_time_left_is_not_started(script, frames):
