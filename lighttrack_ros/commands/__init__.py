@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
 import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from lighttrack_ros import __version__
 from lighttrack_ros.errors import NO_ROS, LightTrackError
+
+_MOMENT = 0.01  # seconds
 
 # Subcommand -> (its module here, one-line help), or for a group of them a table of its own. A module has
 # add_arguments(parser) and run(args) -> exit status. It is imported only when its subcommand runs: `lighttrack track`
@@ -56,30 +60,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # names of files are bytes
-    interrupted: list[int] = []
+    with _heard_ctrl_c() as interrupted:
+        try:
+            status = _main(list(sys.argv[1:] if argv is None else argv))
+            sys.stdout.flush()
+            return status
+        except KeyboardInterrupt:
+            return 130
+        except ImportError:  # what a compiled module makes of a Ctrl-C while it is loaded
+            if interrupted:
+                return 130
+            raise
+        except BrokenPipeError:  # `lighttrack ... | head -1`
+            # What is still in the buffer has nowhere to go; Python would complain of it at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+
+
+@contextlib.contextmanager
+def _heard_ctrl_c() -> Iterator[list[int]]:
+    """Within the block no Ctrl-C is lost; the list holds the signals that came.
+
+    What a callback of a weak reference or a finaliser raises, Python prints and forgets, KeyboardInterrupt too. Since
+    3.13 the import of every module runs such a callback. The Ctrl-C is repeated a moment later then, when it is over.
+    """
+    signals: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        interrupted.append(number)
+        signals.append(number)
         signal.default_int_handler(number, frame)
 
+    def on_forgotten(forgotten: sys.UnraisableHookArgs) -> None:
+        if forgotten.exc_type is KeyboardInterrupt:
+            threading.Timer(_MOMENT, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+        else:
+            hook(forgotten)
+
+    hook = sys.unraisablehook
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
+        sys.unraisablehook = on_forgotten
         signal.signal(signal.SIGINT, interrupt)
     try:
-        status = _main(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        return 130
-    except ImportError:  # what a compiled module makes of a Ctrl-C while it is loaded
-        if interrupted:
-            return 130
-        raise
-    except BrokenPipeError:  # `lighttrack ... | head -1`
-        # What is still in the buffer has nowhere to go; Python would complain of it at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        yield signals
     finally:
+        if ours:
+            sys.unraisablehook = hook
         if signal.getsignal(signal.SIGINT) is interrupt:  # a command that ended may have chosen to ignore a second one
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

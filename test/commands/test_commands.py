@@ -1,7 +1,10 @@
 """The command line itself: what it loads, how it fails."""
 
+import signal
 import subprocess
 import sys
+import time
+import weakref
 
 import pytest
 
@@ -63,3 +66,21 @@ def test_ctrl_c_ends_with_130(monkeypatch):
 
     monkeypatch.setattr("lighttrack_ros.commands.evaluate.run", interrupted)
     assert commands.main(["evaluate", "--sequences", "x"]) == 130
+
+
+def test_a_ctrl_c_that_comes_in_a_callback_is_not_lost(monkeypatch):
+    """Python forgets what a weak reference's callback raises; since 3.13 one runs with every import."""
+
+    went_on = []
+
+    def interrupted_in_a_callback(_):
+        thing = type("Thing", (), {})()
+        _reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+        del thing
+        time.sleep(20)
+        went_on.append(True)
+        return 0
+
+    monkeypatch.setattr("lighttrack_ros.commands.evaluate.run", interrupted_in_a_callback)
+    assert commands.main(["evaluate", "--sequences", "x"]) == 130
+    assert not went_on
