@@ -1,4 +1,4 @@
-"""The one error that is meant for the user's eyes."""
+"""The errors that are meant for the user's eyes."""
 
 
 class LightTrackError(Exception):
@@ -8,6 +8,10 @@ class LightTrackError(Exception):
     ``engines/x/model.yaml: search_size is 250, expected a multiple of 16 (try 256)``.
     The command line prints it without a traceback; the node logs it and goes on.
     """
+
+
+class EngineError(LightTrackError):
+    """A network that was loaded fails while it runs, or gives what cannot be: its engine is to be loaded anew."""
 
 
 NO_ROS = (

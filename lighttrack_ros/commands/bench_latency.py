@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model (default: %(default)s)")
     parser.add_argument("--backend", default="auto", help="what runs the network (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="the node's parameter of that name (default: its own)")
-    parser.add_argument("--spin", action="store_true", help="let ONNX Runtime's threads wait busily, to compare")
+    parser.add_argument("--spin", action="store_true", help="let ONNX Runtime's threads wait busily between images")
     parser.add_argument("--nice", type=int, help="nice value of the node's threads, to compare")
     parser.add_argument("--fifo-priority", type=int, help="SCHED_FIFO priority of the node's threads, to compare")
     parser.add_argument(

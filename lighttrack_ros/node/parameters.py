@@ -57,7 +57,7 @@ class Parameters:
     )
     spin: bool = _parameter(
         False,
-        "Let ONNX Runtime's threads wait busily: some ms less on an idle machine, many more on a busy one.",
+        "Let ONNX Runtime's threads wait busily between images: less latency on an idle machine, more on a busy one.",
         UNCONFIGURED,
     )
     nice: int = _parameter(

@@ -195,6 +195,7 @@ class TrackerNode(LifecycleNode):
             self._enabled,
             self.get_logger().info,
             intensities,
+            self._reload,
         )
         inits = [
             self.create_subscription(InitBox, "init_box", self._on_init_box, 1),
@@ -251,14 +252,30 @@ class TrackerNode(LifecycleNode):
         active.stream.stop()
         for subscription in active.inits:
             self.destroy_subscription(subscription)
-        active.loop.stop("the node was deactivated")
+        if not active.loop.stop("the node was deactivated"):
+            self._loaded = None  # its memory is in use, and stays so
+            self.get_logger().error("the backend hangs: a new one is loaded at the next configure")
         self._last_report = NO_TARGET
 
+    def _reload(self) -> tuple[Tracker, Session]:
+        """In the loop's thread, in place of a tracker that fails.
+
+        Raises:
+            LightTrackError: it cannot be loaded.
+        """
+        assert self._loaded is not None
+        with contextlib.suppress(Exception):  # it is broken
+            self._loaded.tracker.close()
+        self._loaded = loaded = _load(self.parameters, self._schedule)
+        self.get_logger().warning(
+            f"model {loaded.model.name} loaded anew in {loaded.seconds:.1f} s: the tracker failed"
+        )
+        return loaded.tracker, loaded.session
+
     def _unload(self) -> None:
-        if self._loaded is None:
-            return
-        loaded, self._loaded = self._loaded, None
-        loaded.tracker.close()
+        if self._loaded is not None:
+            loaded, self._loaded = self._loaded, None
+            loaded.tracker.close()
         while self._publishers:
             self.destroy_lifecycle_publisher(self._publishers.pop())
 
@@ -504,6 +521,10 @@ class TrackerNode(LifecycleNode):
             return DiagnosticStatus.OK, "finalized"
         if self._active is None:
             return DiagnosticStatus.OK, "inactive" if self._loaded else "unconfigured"
+        if seconds := self._active.loop.stuck():
+            words = f"the tracker has been at one image for {seconds:.0f} s: the backend hangs"
+            self._health.problem("tracker_errors", words)
+            return DiagnosticStatus.ERROR, f"{words}; restart the node, or deactivate, cleanup and configure it"
         counts = self._health.counts()
         new = {name: counts[name] - self._reported_counts[name] for name in counts}
         topic = self._active.stream.topic

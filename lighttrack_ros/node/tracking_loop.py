@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import FEW_LEVELS, Frame, Intensities, grey_levels
 from lighttrack_ros.node.diagnostics import Health
@@ -22,6 +22,8 @@ from lighttrack_ros.trackers import Tracker
 CATCH_UP = 0.5  # seconds in which the images between an old one and the present are gone through
 AHEAD = 10**9  # nanoseconds by which the stamp of an init box may be ahead of the newest image
 PATIENCE = 3.0  # seconds for which an init box waits for its image
+FAILURES = 3  # images in a row on which the tracker fails, after which its engines are loaded anew
+STUCK = 5.0  # seconds at one image after which a backend counts as hanging
 STRANGERS = 3  # images of another size in a row after which the camera is taken to have changed
 
 NO_TARGET = Report(State.IDLE, NOWHERE, 0.0)
@@ -95,6 +97,7 @@ class TrackingLoop:
         health: told of everything that is counted or goes wrong.
         tell: logs one line, of what happened to the target.
         intensities: what `read` uses for values of more than 8 bits; taken anew where a target begins.
+        reload: called in the loop's thread when the tracker fails again and again; loads it anew, with a session.
     """
 
     def __init__(
@@ -108,8 +111,10 @@ class TrackingLoop:
         enabled: bool = True,
         tell: Callable[[str], object] = lambda _: None,
         intensities: Intensities | None = None,
+        reload: Callable[[], tuple[Tracker, Session]] | None = None,
     ) -> None:
         self._intensities = intensities
+        self._reload = reload
         self._tracker = tracker
         self._session = session
         self.read = read
@@ -136,6 +141,9 @@ class TrackingLoop:
         self._strangers = 0
         self._catch_up_until = 0.0  # time.monotonic(); 0: not catching up
         self._step_time = 0.01  # seconds, smoothed
+        self._failures = 0  # images in a row on which the tracker failed
+        self._broken = False  # whether it has still to be loaded anew
+        self._busy_since = 0.0  # time.monotonic(); 0: it waits
         self._thread = threading.Thread(target=self._run, name="tracking_loop", daemon=True)
         self._thread.start()
 
@@ -201,20 +209,37 @@ class TrackingLoop:
         with self._news:
             return len(self._buffer), self._buffer.bytes
 
-    def stop(self, reason: str) -> None:
+    def stuck(self) -> float:
+        """Seconds at one image where that is too long, else 0; a box that waits for its turn is refused then."""
+        since = self._busy_since
+        seconds = time.monotonic() - since if since else 0.0
+        if seconds < STUCK:
+            return 0.0
+        with self._news:
+            waiting, self._init_box = self._init_box, None
+        self._refuse(waiting, f"the tracker has been at one image for {seconds:.0f} s")
+        return seconds
+
+    def stop(self, reason: str) -> bool:
         """Finish the image in work and end the thread; the session is left without a target.
 
         Args:
             reason: see `reset`.
+
+        Returns:
+            False if a backend hangs: the thread goes on, and the tracker must not be touched.
         """
         with self._news:
             self._stopping = True
             before, self._init_box = self._init_box, None
             self._news.notify()
-        self._thread.join()
+        self._thread.join(STUCK)
         self._refuse(before, reason)
+        if self._thread.is_alive():
+            return False
         self._end(reason)
         self._publish_end()
+        return True
 
     def _run(self) -> None:
         idle_work = False  # whether the tracker may have some
@@ -227,8 +252,10 @@ class TrackingLoop:
                 arrival, init_box = self._choose() if not reset and late is None else (None, None)
                 if arrival is None and not idle_work and not reset and late is None:
                     box = self._init_box
+                    self._busy_since = 0.0
                     self._news.wait(None if box is None else max(0.0, box.until - time.monotonic()))
                     continue
+            self._busy_since = time.monotonic()
             try:
                 if reset:
                     self._end(reset)
@@ -239,14 +266,34 @@ class TrackingLoop:
                     idle_work = self._tracker.idle_work(self._until_next_image())
                 else:
                     idle_work = self._process(arrival, init_box)
-            except LightTrackError as error:
+            except Exception as error:  # nothing that one image brings may end the loop
                 idle_work = False
-                self._health.problem("tracker_errors", str(error))
-                self._refuse(init_box, str(error))
-            except Exception:  # nothing that one image brings may end the loop
-                idle_work = False
-                self._health.problem("internal_errors", "please report this: " + traceback.format_exc())
-                self._refuse(init_box, "internal error, see the log")
+                self._failed(error, init_box)
+
+    def _failed(self, error: Exception, init_box: _InitBox | None) -> None:
+        """The tracker did on one image; a start, or some images in a row, and its target is given up."""
+        words = str(error) if isinstance(error, LightTrackError) else "internal error, see the log"
+        if isinstance(error, LightTrackError):
+            self._health.problem("tracker_errors", words)
+        else:
+            self._health.problem("internal_errors", "please report this: " + traceback.format_exc())
+        self._refuse(init_box, words)
+        self._failures += 1
+        if self._broken or self._reload is None or (init_box is None and self._failures < FAILURES):
+            return
+        self._end(f"the tracker failed ({words}); send a new box")
+        self._publish_end()
+        try:
+            self._load_anew(self._reload)
+        except Exception as again:
+            words = f"cannot be loaded anew ({again}), the next box tries it again"
+            self._health.problem("tracker_errors", words, throttled=False)
+
+    def _load_anew(self, reload: Callable[[], tuple[Tracker, Session]]) -> None:
+        """Raises LightTrackError: it cannot be loaded."""
+        self._broken = True
+        self._tracker, self._session = reload()
+        self._broken, self._failures = False, 0
 
     def _too_late(self) -> _InitBox | None:
         """The box that has waited for its image long enough; under the lock."""
@@ -321,6 +368,8 @@ class TrackingLoop:
         if init_box is None and self._target is None:
             self._say(arrival, NO_TARGET, None, began)
             return False
+        if init_box is not None and self._broken and self._reload is not None:
+            self._load_anew(self._reload)
         if init_box is not None and self._intensities is not None:
             self._intensities.start(init_box.box)
         try:
@@ -335,6 +384,7 @@ class TrackingLoop:
             report = self._step(frame)
         if report is None:
             return False
+        self._failures = 0
         self._say(arrival, report, frame, began)
         if self._target is not None:
             self._story.saw(str(self._target), report)
@@ -342,9 +392,15 @@ class TrackingLoop:
         return True
 
     def _start(self, arrival: Arrival, frame: Frame, init_box: _InitBox) -> Report | None:
-        """Begin with a box; None if it is no good, the earlier target stays then."""
+        """Begin with a box; None if it is no good, the earlier target stays then.
+
+        Raises:
+            EngineError: the tracker fails.
+        """
         try:
             report = self._session.start(frame, init_box.box)
+        except EngineError:
+            raise
         except LightTrackError as error:
             self._refuse(init_box, str(error))
             return None

@@ -45,7 +45,8 @@ class Engine(Protocol):
             slot: whose held tensors are used: one engine serves several targets, each with a slot of its own.
 
         Raises:
-            LightTrackError: unknown name, wrong shape or dtype, or a failure of the backend.
+            LightTrackError: unknown name, wrong shape or dtype.
+            EngineError: the backend failed.
         """
         ...
 

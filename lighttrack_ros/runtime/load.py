@@ -44,7 +44,8 @@ def load_engine(
             Or a function that makes the engine; it gets the graph and the dimensions.
         threads: CPU threads inside one run; 0: half of the cores.
         dimensions: sizes of the graph's free dimensions by name, fixed from now on.
-        spin: let ONNX Runtime's threads wait for work in a busy loop; see docs/performance.md.
+        spin: let ONNX Runtime's threads wait busily between two runs too, and not only between a run's operators; see
+            docs/performance.md.
 
     Raises:
         LightTrackError: no such file, unknown backend, threads under 0, the backend is not installed, or it cannot

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.runtime.engine import Array, TensorSpec
 from lighttrack_ros.runtime.host import HostEngine
+
+_BRIEF = 50  # microseconds for which a thread waits busily: longer than between two operators of a run
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
 
@@ -40,7 +42,7 @@ class OnnxRuntimeEngine(HostEngine):
         options = ort.SessionOptions()
         options.add_session_config_entry("session.use_env_allocators", "1")
         options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+        _let_spin(options, between_runs=spin)
         options.log_severity_level = 3
         for name, size in dimensions.items():
             # Before optimisation, so that the engine is as fast as one exported at this size.
@@ -68,7 +70,16 @@ class OnnxRuntimeEngine(HostEngine):
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
-            raise LightTrackError(f"{self._graph}: ONNX Runtime failed ({error})") from error
+            raise EngineError(f"{self._graph}: ONNX Runtime failed ({error})") from error
+
+
+def _let_spin(options: ort.SessionOptions, between_runs: bool) -> None:
+    """How long the threads wait busily for work: between one run's operators only, unless it is wanted longer."""
+    version = tuple(int(part) for part in ort.__version__.split(".")[:2])
+    brief = version >= (1, 26)  # older ones know no limit of time
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(between_runs or brief)))
+    if brief and not between_runs:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(_BRIEF))
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.runtime.engine import Array, TensorSpec
 from lighttrack_ros.runtime.host import HostEngine
 
@@ -55,7 +55,7 @@ class OpenVinoEngine(HostEngine):
         try:
             self._request.infer()
         except RuntimeError as error:
-            raise LightTrackError(f"{self._graph}: OpenVINO failed ({error})") from error
+            raise EngineError(f"{self._graph}: OpenVINO failed ({error})") from error
 
 
 def _openvino() -> Any:

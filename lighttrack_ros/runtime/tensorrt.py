@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.runtime import build
 from lighttrack_ros.runtime.cuda import Cuda, Handle, HostMemory, open_cuda
 from lighttrack_ros.runtime.engine import Array, Tensor, TensorSpec
@@ -314,7 +314,7 @@ class TensorRTEngine:
                             cuda.synchronize(self._stream)
                     raise
         except LightTrackError as error:
-            raise LightTrackError(f"{self._graph}: {error}") from error
+            raise EngineError(f"{self._graph}: {error}") from error
 
     def _check_open(self) -> Cuda:
         if self._cuda is None:

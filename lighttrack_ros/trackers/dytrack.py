@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import DyTrackHyperParameters, Model
@@ -110,7 +110,7 @@ class DyTrackTracker(Tracker):
             outputs = stage.run(passed, self._slot)
             quality = float(np.asarray(outputs["next_quality"])[0])
             if not math.isfinite(quality):
-                raise LightTrackError("the network gave a quality that is not finite: the engine is broken")
+                raise EngineError("the network gave a quality that is not finite: the engine is broken")
             yield quality, outputs
             passed = _to_next_stage(outputs)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.geometry import Box, context_side, hann_window, round_half_away
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import LightTrackHyperParameters, Model
@@ -267,7 +267,7 @@ class _Search:
             width, height: the target's size so far, pixels of the crop.
 
         Raises:
-            LightTrackError: the network's outputs are not finite.
+            EngineError: the network's outputs are not finite.
         """
         scores = 1 / (1 + np.exp(-logits.ravel().astype(np.float64) - self._shift))
         left, top, right, bottom = distances.reshape(4, -1).astype(np.float64)
@@ -281,7 +281,7 @@ class _Search:
         ranks = penalties * scores * (1 - influence) + self._window * influence
         best = int(np.argmax(ranks))  # the first of equals; nan counts as the largest
         if not math.isfinite(ranks[best]):
-            raise LightTrackError("the network gave scores or distances that are not finite: the engine is broken")
+            raise EngineError("the network gave scores or distances that are not finite: the engine is broken")
         row, column = divmod(best, self._cells)
         centre = self._cells // 2
         return _Found(

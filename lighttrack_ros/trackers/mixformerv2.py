@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import MixFormerV2HyperParameters, Model
@@ -86,7 +86,7 @@ class MixFormerV2Tracker(Tracker):
         outputs = self._search.run({}, self._slot)
         score = float(np.asarray(outputs["score"])[0])
         if not math.isfinite(score):
-            raise LightTrackError("the network gave a score that is not finite: the engine is broken")
+            raise EngineError("the network gave a score that is not finite: the engine is broken")
         prediction = np.asarray(outputs["box"])[0].tolist()
         ended = time.perf_counter()
         box = self._box = place_in_frame(prediction, target, side, frame)

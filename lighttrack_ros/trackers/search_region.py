@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.errors import EngineError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame
 from lighttrack_ros.trackers.crop import SquareCropper
@@ -48,10 +48,10 @@ def place_in_frame(prediction: Sequence[float], region_of: Box, side: int, frame
         side: of the region, in pixels of the frame.
 
     Raises:
-        LightTrackError: the prediction is not finite.
+        EngineError: the prediction is not finite.
     """
     if not all(map(math.isfinite, prediction)):
-        raise LightTrackError("the network gave a box that is not finite: the engine is broken")
+        raise EngineError("the network gave a box that is not finite: the engine is broken")
     # As published, this ignores that the crop's corner was rounded to whole pixels.
     corner_x, corner_y = (centre - side / 2 for centre in region_of.centre)
     x, y, width, height = (side * value for value in prediction)
