@@ -147,6 +147,9 @@ def test_two_nodes_in_one_namespace_follow_their_own_targets(world, model, clip)
     tracker = Tracker(world, "both", processes[0])
     try:
         tracker.wait_for(lambda: tracker.camera.get_subscription_count() == 2, "both nodes")
+        # The log has the names as they are after remapping.
+        processes[1].wait_for_output("waiting for images on /both/image and for a box on /both/init_right, ")
+        assert "/both/right/track" in processes[1].output
         tracker.wait_for(lambda: tracker.show(clip.images[0], 1) or all(found.values()), "both to see images")
         stamp = clip.fresh_stamp()
         tracker.show(clip.images[0], stamp)

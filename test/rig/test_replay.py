@@ -229,6 +229,29 @@ def test_forwards_and_backwards_nothing_jumps_and_the_pace_is_even(tmp_path, rec
     assert np.median(np.diff(stamps)[5::6]) > 0.01e9  # the end of a round is followed by the next at the same pace
 
 
+def test_two_cameras_have_two_node_names_and_say_their_whole_topics(tmp_path, receiver, replay):
+    """Nodes of one name cannot be told apart in ROS's tools."""
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), picture(index, (320, 240)))
+    topics = [f"{NAMESPACE[1:]}/{side}" for side in ("left", "right")]  # as a person types them
+    processes = [replay(tmp_path, "--topic", topic, "--rate", "20", "--loop") for topic in topics]
+    names = set()
+
+    def both():
+        names.update(name for name in receiver.node.get_node_names() if name.startswith("replay_"))
+        return len(names) == 2
+
+    receiver.spin_until(both)
+    for topic in topics:
+        receiver.subscribe(f"/{topic}")
+    receiver.spin_until(lambda: len(receiver.messages) >= 4)
+    for topic, process in zip(topics, processes, strict=True):
+        process.send_signal(signal.SIGINT)
+        _, err = finished(process)
+        assert f"waiting for a subscriber on /{topic}" in err
+    assert names == {f"replay_{process.pid}" for process in processes}
+
+
 def shared_memory_of(pid):
     """Fast DDS's segments that a process has mapped, its own and its partners'."""
     with open(f"/proc/{pid}/maps") as maps:
