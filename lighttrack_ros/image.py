@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from lighttrack_ros.geometry import Box
 UInt8Array = npt.NDArray[np.uint8]
 Buffer = Any  # bytes, bytearray, memoryview or array.array
 
+_LIMIT = "OPENCV_IO_MAX_IMAGE_PIXELS"
 FEW_LEVELS = 16  # with fewer grey levels an image has hardly any contrast to track by
 _SAMPLES = 16_384  # values of an image from which its range is measured
 _RARE = 1.0  # per cent of the values that the range leaves out at each end: dead pixels, sparks
@@ -204,6 +206,9 @@ def decode_file(data: UInt8Array, intensities: Intensities | None = None) -> Fra
         flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
         image = cv2.imdecode(data, flags) if data.size else None
     except cv2.error as error:
+        if "IO_MAX_IMAGE_PIXELS" in str(error):
+            limit = os.environ.get(_LIMIT, "its own limit")
+            raise LightTrackError(f"has more pixels than {limit}, the environment's {_LIMIT}") from error
         raise LightTrackError(f"cannot be decoded ({error})") from error
     if image is None:
         raise LightTrackError("expected a whole JPEG or PNG")

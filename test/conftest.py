@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
+    with contextlib.suppress(ImportError):
+        from hypothesis import HealthCheck, settings
+
+        # The same examples in every run, and none that fails for its time.
+        slow = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+        settings.register_profile("ours", deadline=None, derandomize=True, database=None, suppress_health_check=slow)
+        settings.load_profile("ours")
     # A shell starts background jobs with SIGINT ignored, which children inherit; tests and their processes are sent it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -91,7 +99,17 @@ def start(world: World, model: Path, request: pytest.FixtureRequest) -> Iterator
 
 
 # What a machine with an apt ROS may lack: the files that need one of these are skipped there, not failed.
-_EXTRAS = {"torch", "onnx", "lightning", "lightning_fabric", "safetensors", "openvino", "rosbags", "matplotlib"}
+_EXTRAS = {
+    "torch",
+    "onnx",
+    "lightning",
+    "lightning_fabric",
+    "safetensors",
+    "openvino",
+    "rosbags",
+    "matplotlib",
+    "hypothesis",
+}
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -39,11 +39,13 @@ def read_header(data: bytes) -> Stamped:
     """The header of a serialised Image or CompressedImage.
 
     Raises:
-        LightTrackError: no message.
+        LightTrackError: no message, or a stamp that no message can carry.
     """
     reader = _CdrReader(data)
-    seconds = reader.int32()
-    stamp = seconds * 10**9 + reader.uint32()
+    seconds, nanoseconds = reader.int32(), reader.uint32()
+    stamp = seconds * 10**9 + nanoseconds
+    if stamp // 10**9 >= 2**31:
+        raise LightTrackError(f"the image's stamp is {seconds} s and {nanoseconds} ns, expected under a second of ns")
     return Stamped(stamp, reader.string(), reader.position, data)
 
 

@@ -57,6 +57,7 @@ from lighttrack_ros.trackers import Tracker, create_tracker
 
 _ROSOUT = 1.5  # seconds for a subscriber of /rosout to be found
 _SILENCE = 3.0  # seconds without an image before the log says so
+_LONGEST_ID = 256  # characters
 _LOSS_SHARE = 0.1  # of the images: less is counted, and not complained of
 _REMEDY = f"the camera's process needs {CAMERA_PROFILE}, see docs/node.md"
 
@@ -419,6 +420,10 @@ class TrackerNode(LifecycleNode):
             answer(Start(False, words="the node is not active"))
         elif not (all(map(math.isfinite, box)) and box.width >= 1 and box.height >= 1):
             words = f"{tuple(box)}: expected finite numbers, width and height at least 1 pixel"
+            self._health.problem("bad_boxes", words, throttled=False)
+            answer(Start(False, words=words))
+        elif len(target_id) > _LONGEST_ID:  # it goes out again with every image
+            words = f"target_id has {len(target_id)} characters, expected at most {_LONGEST_ID}"
             self._health.problem("bad_boxes", words, throttled=False)
             answer(Start(False, words=words))
         else:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.user_folders import cache_folder
@@ -80,14 +80,14 @@ class PlanCache:
     def is_checked(self, key: PlanKey) -> bool:
         """Whether this plan passed the comparison with the fp32 graph."""
         with contextlib.suppress(OSError, ValueError):
-            return bool(json.loads(self.path(key).with_suffix(".json").read_bytes()).get("checked"))
+            return bool(_facts(self.path(key)).get("checked"))
         return False
 
     def check(self, key: PlanKey, result: str) -> None:
         """Note that the plan passed the comparison, with its result. Raises OSError if the folder cannot be written."""
         path = self.path(key).with_suffix(".json")
         with contextlib.suppress(FileNotFoundError, ValueError):  # a plan that could not be stored
-            write_whole(path, json.dumps(json.loads(path.read_bytes()) | {"checked": result}, indent=1).encode())
+            write_whole(path, json.dumps(_facts(path) | {"checked": result}, indent=1).encode())
 
     def load_timings(self, key: PlanKey) -> bytes:
         with contextlib.suppress(OSError):
@@ -120,7 +120,7 @@ class PlanCache:
         found = []
         for path in self.folder.glob("*.plan"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                facts = json.loads(path.with_suffix(".json").read_bytes())
+                facts = _facts(path)
                 stat = path.stat()
                 key, seconds = PlanKey(**facts["key"]), float(facts["seconds"])
                 entry = Entry(path, facts["model"], key, seconds, stat.st_size, facts.get("checked", ""))
@@ -134,6 +134,14 @@ class PlanCache:
     def _timings(self, key: PlanKey) -> Path:
         on = hashlib.sha256(f"{key.tensorrt} {key.cuda} {key.gpu} {key.compute_capability}".encode()).hexdigest()[:16]
         return self.folder / f"{on}.timings"
+
+
+def _facts(plan: Path) -> dict[str, Any]:
+    """What is noted beside a plan. Raises OSError, or ValueError if it is no such note."""
+    facts = json.loads(plan.with_suffix(".json").read_bytes())
+    if not isinstance(facts, dict):
+        raise ValueError(f"{plan.with_suffix('.json')} holds {type(facts).__name__}")
+    return facts
 
 
 def _locked(file: IO[str]) -> bool:

@@ -41,6 +41,7 @@ _MEMORY, _DISTRACTOR = LOOK_NUMBERS.index("memory"), LOOK_NUMBERS.index("distrac
 _MARGIN = 0.1  # by which it must be more like the target than like any known distractor
 _KEPT = 30  # believed frames over which the memory's mean runs, and distractors' looks that are kept
 _DISTRACTORS_EVERY = 3  # believed frames
+_MOST_BYTES = 16_000_000  # of the arrays; those of the shipped models have 0.1 million
 _MOST = 4.0  # standard deviations that a number may be from its mean
 
 Floats = NDArray[np.float32]
@@ -109,6 +110,10 @@ class Verifier:
             LightTrackError: it cannot be read, or its arrays are not those of this version.
         """
         try:
+            with zipfile.ZipFile(path) as file:
+                size = sum(entry.file_size for entry in file.infolist())
+            if size > _MOST_BYTES:
+                raise ValueError(f"{size:,} bytes when unpacked, over {_MOST_BYTES:,}")
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: np.asarray(file[name], np.float32) for name in file.files}
             right, same, both = (
@@ -118,7 +123,7 @@ class Verifier:
             verifier = cls(
                 arrays["cell_mean"], arrays["cell_map"], arrays["look_mean"], arrays["look_map"], right, same, both
             )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile, zlib and numpy raise many kinds
             raise LightTrackError(
                 f"{path}: not a verifier ({error}); write it anew with lighttrack fit-session"
             ) from None

@@ -398,6 +398,15 @@ def test_each_malformed_box_is_counted_and_the_target_stays(tracker, clip, box):
     assert tracker.track(clip.images[1], clip.fresh_stamp()).target_id == "stays"
 
 
+def test_an_id_of_a_megabyte_is_refused_and_the_target_stays(tracker, clip):
+    tracker.start_on(clip, 0, "stays")
+    before = int(tracker.counts()["bad_boxes"])
+    tracker.point_at(clip.boxes[0], stamp_of(tracker.targets[-1]), "x" * 10**6)
+    tracker.wait_for(lambda: int(tracker.counts()["bad_boxes"]) == before + 1, "the count")
+    assert "target_id has 1000000 characters" in tracker.process.output
+    assert tracker.track(clip.images[1], clip.fresh_stamp()).target_id == "stays"
+
+
 def test_a_box_for_an_image_that_cannot_be_read_starts_on_the_next(tracker, clip):
     stamp = clip.fresh_stamp()
     tracker.show(clip.images[0], stamp, encoding="nonsense")
