@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+pytest.importorskip("mcap", reason="needs the extra [bags]")
 pytest.importorskip("rosbags.rosbag2", reason="needs the extra [bags]")
 
 from node_harness import ROOT, NodeProcess, Tracker, World, box_of, node_command, stamp_of  # noqa: E402
