@@ -1,0 +1,34 @@
+"""A short soak: every act once, then at random; nothing grows, every good box is taken, no internal error."""
+
+import json
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from lighttrack_ros import commands
+from lighttrack_ros.rig.soak import Soaked, Window
+
+
+def test_nothing_grows_and_every_box_is_taken(tmp_path, capsys):
+    path = tmp_path / "soak.json"
+    commands.main(["soak", "--minutes", "0.3", "--json", str(path)])  # its status is also of the time that things took
+    shown = capsys.readouterr()
+    document = json.loads(path.read_text())
+    assert document["faults"] == [], shown.out
+    assert len(document["windows"]) == 3
+    assert sum(window["answered"] for window in document["windows"]) > 10
+    assert document["boxes_answered"] == document["boxes"] > 5
+    assert int(document["counts"]["bad_images"]) >= 5
+    assert all(window["memory_mb"] > 50 and window["threads"] > 3 for window in document["windows"])
+
+
+def test_what_grew_is_a_fault():
+    soaked = Soaked([Window(), Window()], {}, 3, 2, {"internal_errors": "1"}, ["threads grew from 3 to 4"], False)
+    assert soaked.faults == ["threads grew from 3 to 4", "internal_errors: 1", "1 of 3 good boxes were not taken"]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [(["--minutes", "0"], "--minutes is 0"), (["--seed", "-1"], "--seed")])
+def test_wrong_arguments(arguments, words, capsys):
+    assert commands.main(["soak", *arguments]) == 1
+    assert words in capsys.readouterr().err
