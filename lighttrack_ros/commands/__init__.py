@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -18,6 +19,7 @@ from lighttrack_ros import __version__
 from lighttrack_ros.errors import NO_ROS, LightTrackError
 
 _MOMENT = 0.01  # seconds
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # errors of a disk, wherever a library writes to it
 
 # Subcommand -> (its module here, one-line help), or for a group of them a table of its own. A module has
 # add_arguments(parser) and run(args) -> exit status. It is imported only when its subcommand runs: `lighttrack track`
@@ -120,6 +122,12 @@ def _main(arguments: list[str]) -> int:
         return int(args.run(args))
     except LightTrackError as error:
         print(f"lighttrack {arguments[0]}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"lighttrack {arguments[0]}: {where}cannot be written ({error.strerror})", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if not _OF_ROS.fullmatch(error.name or ""):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
+from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any
@@ -154,7 +155,7 @@ class VideoWriter:
         file = self._stack.enter_context(replacing(path))
         try:
             streams = {"movflags": "+faststart"} if path.suffix.lower() in (".mp4", ".mov") else {}
-            self._file = self._stack.enter_context(file.open("w+b"))
+            self._file = _Kept(self._stack.enter_context(file.open("w+b", buffering=0)))
             self._container = self._av.open(
                 self._file, "w", format=_FORMATS[path.suffix.lower()], container_options=streams
             )
@@ -205,6 +206,7 @@ class VideoWriter:
         try:
             self._mux(None)
             self._container.close()
+            self._check()
         except BaseException as error:
             self._discard(error)
             raise
@@ -226,12 +228,45 @@ class VideoWriter:
             self._container.mux(self._stream.encode(frame))
         except (OSError, ValueError) as error:
             raise LightTrackError(f"{self._path}: cannot be written ({error})") from None
+        self._check()
+
+    def _check(self) -> None:
+        error = self._file.error
+        if error is not None:
+            raise LightTrackError(f"{self._path}: cannot be written ({error.strerror or error})")
 
     def _discard(self, error: BaseException) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):  # PyAV's own share no base class with the others
             self._container.close()
         with contextlib.suppress(type(error)):
             self._stack.__exit__(type(error), error, error.__traceback__)
+
+
+class _Kept:
+    """The file under FFmpeg, which can only print an error of Python's: the first one is kept, and writing goes on."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self.name = file.name
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            rest = memoryview(data)
+            while rest and self.error is None:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self.error = error
+        return len(data)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size) or b""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def is_annotated(path: Path) -> bool:

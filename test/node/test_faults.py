@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
@@ -132,6 +136,38 @@ def test_a_camera_that_dies_and_returns(start, clip, world):
         lambda: tracker.show(clip.images[2], clip.fresh_stamp()) or "no images" not in tracker.status.message,
         "the all-clear",
     )
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A folder on a file system of its own, without a free byte."""
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]).returncode
+    ):
+        pytest.skip("needs to mount a small file system")
+    try:
+        with contextlib.suppress(OSError), (tmp_path / "filling").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_costs_the_log_files_and_the_caches_only(full_disk, world, model, clip):
+    """Plans, the measured threads, logs: what a node writes has no room."""
+    folders = [f"{name}={full_disk}/{name}" for name in ("HOME", "XDG_CACHE_HOME", "ROS_LOG_DIR", "ROS_HOME")]
+    command = node_command("full", model=model, threads=1, reliability="reliable", diagnostics_period=0.1)
+    tracker = Tracker(world, "full", NodeProcess(["env", *folders, *command]))
+    try:
+        tracker.wait_until_connected()
+        tracker.start_on(clip, target_id="it")
+        assert tracker.track(clip.images[1], clip.fresh_stamp()).target_id == "it"
+        assert tracker.counts()["internal_errors"] == "0"
+        assert tracker.process.interrupt() == 0, tracker.process.output
+    finally:
+        tracker.close()
 
 
 def test_two_nodes_in_one_namespace_follow_their_own_targets(world, model, clip):
