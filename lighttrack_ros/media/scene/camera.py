@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIELD_OF_VIEW = math.radians(48)  # horizontal
+_LAG = 0.25  # seconds in which a steered drone takes up 63 % of a change of velocity
 
 
 class SmoothNoise:
@@ -126,6 +127,58 @@ class Drone:
             [math.cos(pitch) * math.cos(yaw), math.cos(pitch) * math.sin(yaw), -math.sin(pitch)], np.float64
         )
         return View(position, forward, self._roll(time) + self._shake[2](time), width, height)
+
+
+class SteeredDrone:
+    """The camera's pose where somebody steers: it takes up a velocity with some lag, and shakes.
+
+    Args:
+        rng: used only here.
+        position: (3,) metres, at the start.
+        azimuth: direction of flight and view over the ground at the start, radians, counter-clockwise.
+        elevation: by how much the camera looks down, radians.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, position: NDArray[np.float64], azimuth: float, elevation: float
+    ) -> None:
+        self.position = np.array(position, np.float64)
+        self.azimuth = azimuth
+        self._elevation = elevation
+        self._time = 0.0
+        self._commanded = np.zeros(4)
+        self._moving = np.zeros(4)  # what it has of that: forward, left, up, yaw rate
+        self._roll = SmoothNoise(rng, math.radians(1.2), 0.1, 0.6)
+        self._shake = [SmoothNoise(rng, math.radians(degrees), 1.5, 9.0) for degrees in (0.1, 0.1, 0.08)]
+        self._wind = [SmoothNoise(rng, 0.5, 0.05, 0.4) for _ in range(2)]  # metres a second
+
+    def steer(self, forward: float, left: float, up: float, yaw_rate: float) -> None:
+        """Velocities in metres and radians a second, as geometry_msgs/Twist in base_link has them."""
+        self._commanded[:] = forward, left, up, yaw_rate
+
+    def advance(self, seconds: float) -> None:
+        """Fly on."""
+        self._moving += (self._commanded - self._moving) * (1 - math.exp(-seconds / _LAG))
+        self.position, self.azimuth = self._after(seconds)
+        self._time += seconds
+
+    def view(self, time: float, width: int, height: int) -> View:
+        """At a time near that to which it was advanced."""
+        position, azimuth = self._after(time - self._time)
+        yaw, pitch = azimuth + self._shake[0](time), self._elevation + self._shake[1](time)
+        forward = np.array(
+            [math.cos(pitch) * math.cos(yaw), math.cos(pitch) * math.sin(yaw), -math.sin(pitch)], np.float64
+        )
+        return View(position, forward, self._roll(time) + self._shake[2](time), width, height)
+
+    def _after(self, seconds: float) -> tuple[NDArray[np.float64], float]:
+        forward, left, up, yaw_rate = self._moving.tolist()
+        azimuth = self.azimuth + yaw_rate * seconds
+        middle = self.azimuth + yaw_rate * seconds / 2
+        cos, sin = math.cos(middle), math.sin(middle)
+        wind = [noise(self._time) for noise in self._wind]
+        velocity = np.array([forward * cos - left * sin + wind[0], forward * sin + left * cos + wind[1], up])
+        return self.position + seconds * velocity, azimuth
 
 
 def _ease(value: float) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -35,7 +36,7 @@ from lighttrack_ros.media.scene.things import (
 DEFAULT_SEED = 20
 DURATION = 10.0  # seconds
 HIDDEN = 0.15  # a target with a smaller visible share counts as not visible
-_WORLD = 200.0  # side, metres
+WORLD = 200.0  # side, metres
 _STEP = 0.25  # metres between samples of a road
 _EXPOSURE = 1 / 120  # seconds
 # When things happen, seconds.
@@ -81,7 +82,7 @@ class Scene:
         self.width, self.height, self.fps = width, height, fps
         self._seed = seed
         rng = np.random.default_rng(seed)
-        self._track = _Track(rng)
+        self._track = self._road(rng)
         azimuth = math.pi / 2 + rng.uniform(-0.5, 0.5) + (math.pi if rng.random() < 0.5 else 0.0)
         sun_azimuth = azimuth + rng.choice([-1, 1]) * rng.uniform(0.5, 2.2)
         sun_height = rng.uniform(math.radians(35), math.radians(60))
@@ -92,13 +93,11 @@ class Scene:
             )
         )  # fmt: skip
         self._cast(rng)
-        altitude = rng.uniform(34, 44)
-        altitudes = (altitude, altitude * rng.uniform(0.66, 0.8), altitude * rng.uniform(1.15, 1.4))
-        self._drone = Drone(rng, self._target_at, azimuth, altitudes, DURATION)
+        self._drone = self._camera(rng, azimuth)
         self._furnish(rng, azimuth)
         # The ground is painted as finely as the frame's pixels need.
         density = 14.0 if max(width / 640, height / 480) < 1.4 else 18.0
-        self._ground = Ground(rng, _WORLD, density, self._roads, self._trees, self._buildings, self._bridge, self._sun)
+        self._ground = Ground(rng, WORLD, density, self._roads, self._trees, self._buildings, self._bridge, self._sun)
         self._gain = rng.uniform(0.94, 1.06)
         self._contrast = rng.uniform(0.95, 1.12)
         noise = np.random.default_rng(seed + 1).normal(0, rng.uniform(1.8, 3.2), (height + 64, width + 64, 3))
@@ -118,16 +117,38 @@ class Scene:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of a scene of {len(self)} frames")
+        image, box, visible, look_alike = self._draw(index)
+        if box is None:
+            raise RuntimeError(f"scene {self._seed}: the target left the view in frame {index}")
+        return SceneFrame(image, box, visible, look_alike)
+
+    def _draw(self, index: int) -> tuple[Pixels, Box | None, float, Box | None]:
+        """Image, target's box, its visible share, the look-alike's box; a box is None where it is out of view."""
         time = index / self.fps
         view = self._drone.view(time, self.width, self.height)
         canvas = Canvas(self._ground.draw(view))
         target, look_alike = self._draw_vehicles(canvas, view, time)
         self._draw_standing(canvas, view)
         image = self._expose(canvas.image, view, time, index)
-        box = _inside(target, self.width, self.height)
-        if box is None:
-            raise RuntimeError(f"scene {self._seed}: the target left the view in frame {index}")
-        return SceneFrame(image, box, canvas.target_visible, _inside(look_alike, self.width, self.height))
+        box, other = (_inside(bounds, self.width, self.height) for bounds in (target, look_alike))
+        return image, box, canvas.target_visible, other
+
+    def _road(self, rng: np.random.Generator) -> Track:
+        return _Track(rng)
+
+    def _camera(self, rng: np.random.Generator, azimuth: float) -> Camera:
+        altitude = rng.uniform(34, 44)
+        altitudes = (altitude, altitude * rng.uniform(0.66, 0.8), altitude * rng.uniform(1.15, 1.4))
+        return Drone(rng, self._target_at, azimuth, altitudes, DURATION)
+
+    def _bridge_over(self, rng: np.random.Generator) -> Bridge:
+        track = self._track
+        middle = track.position(track.travelled(_BRIDGE), 0.0)
+        heading = track.heading(track.travelled(_BRIDGE)) + math.pi / 2 + rng.uniform(-0.25, 0.25)
+        width = rng.uniform(4.2, 5.4)
+        return Bridge(
+            float(middle[0]), float(middle[1]), heading, width, rng.uniform(5.4, 6.4), 0.9, _deck_texture(rng, width)
+        )
 
     def _target_at(self, time: float) -> NDArray[np.float64]:
         return self._track.position(self._track.travelled(time), -LANE)
@@ -152,12 +173,7 @@ class Scene:
         """Place roads, the bridge, houses, parked cars and trees; some trees hide the target for a moment."""
         track = self._track
         self._roads = [*track.side_roads(rng), Road(track.line)]
-        middle = track.position(track.travelled(_BRIDGE), 0.0)
-        heading = track.heading(track.travelled(_BRIDGE)) + math.pi / 2 + rng.uniform(-0.25, 0.25)
-        width = rng.uniform(4.2, 5.4)
-        self._bridge = Bridge(
-            float(middle[0]), float(middle[1]), heading, width, rng.uniform(5.4, 6.4), 0.9, _deck_texture(rng, width)
-        )
+        self._bridge = self._bridge_over(rng)
         taken = _Taken(self._roads, self._bridge)
         self._buildings = _houses(rng, track, taken)
         self._parked: list[tuple[Vehicle, tuple[float, float, float]]] = []
@@ -213,13 +229,13 @@ class Scene:
                 if taken.free(spot, 3.0):
                     plant(spot, rng.uniform(1.9, 2.9))
         for _ in range(14):  # groves
-            middle = rng.uniform(10, _WORLD - 10, 2)
+            middle = rng.uniform(10, WORLD - 10, 2)
             for _ in range(int(rng.integers(6, 22))):
                 spot = middle + rng.normal(0, 7.5, 2)
                 if taken.free(spot, 3.6):
                     plant(spot, rng.uniform(1.6, 3.8))
         for _ in range(90):  # single trees and bushes
-            spot = rng.uniform(2, _WORLD - 2, 2)
+            spot = rng.uniform(2, WORLD - 2, 2)
             if taken.free(spot, 3.4):
                 plant(spot, rng.uniform(0.7, 3.0))
         return trees
@@ -236,7 +252,7 @@ class Scene:
         for vehicle, gap in self._ahead:
             cast.append((vehicle, track.pose(travelled + gap, -LANE)))
         for vehicle, start, speed in self._oncoming:
-            place = start + speed * time
+            place = track.along(start + speed * time)
             if 0 < place < track.length:
                 x, y, heading = track.pose(place, LANE)
                 cast.append((vehicle, (x, y, heading + math.pi)))
@@ -275,6 +291,38 @@ class Scene:
         return np.asarray(cv2.add(image, grain, dtype=cv2.CV_8U), np.uint8)
 
 
+class Track(Protocol):
+    """A road with a target on it: places are metres along its middle line, headings radians."""
+
+    line: NDArray[np.float64]  # (n, 2) metres, finely sampled
+    length: float
+
+    def travelled(self, time: float) -> float:
+        """The target's place at a time."""
+
+    def along(self, place: float) -> float:
+        """A vehicle's place; outside 0 .. length it is not on the road."""
+
+    def heading(self, place: float) -> float:
+        """Of the road."""
+
+    def position(self, place: float, offset: float) -> NDArray[np.float64]:
+        """(x, y) at a place along the line, `offset` metres to its left."""
+
+    def pose(self, place: float, offset: float) -> tuple[float, float, float]:
+        """x, y and heading."""
+
+    def side_roads(self, rng: np.random.Generator) -> list[Road]:
+        """Roads beside it."""
+
+
+class Camera(Protocol):
+    """Where the pictures are taken from."""
+
+    def view(self, time: float, width: int, height: int) -> View:
+        """At a time, of pictures of this size."""
+
+
 class _Track:
     """The target's road, and the target's place on it at any time."""
 
@@ -302,7 +350,7 @@ class _Track:
         line = np.cumsum(np.column_stack([np.cos(headings), np.sin(headings)]) * _STEP, axis=0)
         # Put the part on which the target drives into the middle of the world.
         driven = line[int(lead / _STEP) : int((lead + self._speed * DURATION) / _STEP)]
-        line += _WORLD / 2 - (driven.min(axis=0) + driven.max(axis=0)) / 2
+        line += WORLD / 2 - (driven.min(axis=0) + driven.max(axis=0)) / 2
         self.line = line
         self.length = total
         self._headings = headings
@@ -320,6 +368,9 @@ class _Track:
     def travelled(self, time: float) -> float:
         """Metres along the line at a time."""
         return float(np.interp(time, self._times, self._travelled))
+
+    def along(self, place: float) -> float:
+        return place
 
     def heading(self, place: float) -> float:
         return float(np.interp(place, np.arange(len(self._headings)) * _STEP, self._headings))
@@ -356,7 +407,7 @@ class _Taken:
 
     def __init__(self, roads: list[Road], bridge: Bridge) -> None:
         self._bridge = bridge
-        side = round(_WORLD)
+        side = round(WORLD)
         free = np.full((side, side), 255, np.uint8)
         for road in roads:
             cv2.polylines(free, [np.round(road.line).astype(np.int32)], False, 0, max(1, round(road.width)))
@@ -379,7 +430,7 @@ class _Taken:
         )
 
 
-def _houses(rng: np.random.Generator, track: _Track, taken: _Taken) -> list[Building]:
+def _houses(rng: np.random.Generator, track: Track, taken: _Taken) -> list[Building]:
     """Houses along the road, and a few out in the fields."""
     houses: list[Building] = []
     for attempt in range(60):
@@ -390,7 +441,7 @@ def _houses(rng: np.random.Generator, track: _Track, taken: _Taken) -> list[Buil
             spot = track.position(place, rng.choice([-1, 1]) * rng.uniform(17, 30))
             heading = track.heading(place) + rng.normal(0, 0.06) + rng.choice([0, math.pi / 2])
         else:
-            spot, heading = rng.uniform(15, _WORLD - 15, 2), rng.uniform(0, np.pi)
+            spot, heading = rng.uniform(15, WORLD - 15, 2), rng.uniform(0, np.pi)
         length, width = rng.uniform(10, 18), rng.uniform(7, 10)
         if not taken.free(spot, 0.5 * math.hypot(length, width) + 1.5):
             continue
