@@ -31,6 +31,7 @@ PROBLEMS = {
     "silent_camera": "no images",
     "bad_boxes": "init box not used",
     "stamps_gone": "init box",
+    "no_bearings": "no bearing",
     "incompatible_publishers": "camera",
     "tracker_errors": "tracker",
     "internal_errors": "internal error",

@@ -122,7 +122,7 @@ class ImageStream:
                 self._name,
                 lambda _: None,
                 QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
-                callback_group=_NotOfTheExecutor(),
+                callback_group=NotOfTheExecutor(),
                 event_callbacks=SubscriptionEventCallbacks(**callbacks),
                 qos_overriding_options=QoSOverridingOptions([QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]),
                 raw=True,
@@ -202,8 +202,8 @@ def _overridden(node: Node, topic: str, reliability: str) -> str:
     return chosen
 
 
-class _NotOfTheExecutor(CallbackGroup):
-    """Keeps the subscription and its events out of the executor's hands: Fast DDS wakes up for both together."""
+class NotOfTheExecutor(CallbackGroup):
+    """Keeps a subscription and its events out of the executor's hands: Fast DDS wakes up for both together."""
 
     def can_execute(self, entity: Any) -> bool:
         return False

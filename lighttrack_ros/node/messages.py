@@ -10,13 +10,16 @@ from array import array
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.image import Frame, Intensities, UInt8Array, decode, decode_compressed
 from lighttrack_ros.msg import TrackedTarget
 from lighttrack_ros.session import Report
+
+_JPEG_QUALITY = 85
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,17 @@ def image_message(message: Stamped, image: UInt8Array) -> Image:
     pixels = array("B")
     pixels.frombytes(image.data.cast("B"))  # a hundred times faster than from bytes or an ndarray
     annotated = Image(height=height, width=width, encoding="bgr8", step=3 * width, data=pixels)
+    annotated.header.stamp = to_time(message.stamp)
+    annotated.header.frame_id = message.frame_id
+    return annotated
+
+
+def jpeg_message(message: Stamped, image: UInt8Array) -> CompressedImage:
+    """The same as image_transport's `compressed` has it: JPEG."""
+    _, jpeg = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))
+    pixels = array("B")
+    pixels.frombytes(jpeg.data)
+    annotated = CompressedImage(format="bgr8; jpeg compressed bgr8", data=pixels)
     annotated.header.stamp = to_time(message.stamp)
     annotated.header.frame_id = message.frame_id
     return annotated

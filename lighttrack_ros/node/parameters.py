@@ -79,6 +79,13 @@ class Parameters:
         UNCONFIGURED,
         among=("auto", "best_effort", "reliable"),
     )
+    rectification: str = _parameter(
+        "auto",
+        "For bearings: raw images are as the lens gives them (camera_info's K and D), rectified ones follow P; auto "
+        "goes by the topic's name.",
+        UNCONFIGURED,
+        among=("auto", "raw", "rectified"),
+    )
     intensity_range: str = _parameter(
         "auto",
         "Values of more than 8 bits that become black and white: LOW,HIGH, or auto, what the image holds.",

@@ -27,8 +27,10 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Intensities, from_bgr, parse_intensity_range
 from lighttrack_ros.models import Model, load_model
-from lighttrack_ros.msg import InitBox, TrackedTarget, TrackedTargets
+from lighttrack_ros.msg import InitBox, TargetBearings, TrackedTarget, TrackedTargets
 from lighttrack_ros.node import parameters
+from lighttrack_ros.node.bearings import BearingPublisher
+from lighttrack_ros.node.camera_info import CameraInfoSource, camera_info_topic, takes_rectified
 from lighttrack_ros.node.deferred_service import Answer, create_deferred_service
 from lighttrack_ros.node.diagnostics import CREDIBLE, UNKNOWN, Health, diagnostic_array
 from lighttrack_ros.node.frame_buffer import FrameBuffer
@@ -38,6 +40,7 @@ from lighttrack_ros.node.messages import (
     Stamped,
     encoding_of,
     image_message,
+    jpeg_message,
     read_compressed_image,
     read_header,
     read_image,
@@ -132,7 +135,9 @@ class TrackerNode(LifecycleNode):
         try:
             self._target_publisher = self._create_publisher(TrackedTarget, "~/target", 10)
             self._targets_publisher = self._create_publisher(TrackedTargets, "~/targets", 10)
+            self._bearing_publisher = self._create_publisher(TargetBearings, "~/bearing", 10)
             self._annotated_publisher = self._create_publisher(Image, "~/annotated", 1)
+            self._jpeg_publisher = self._create_publisher(CompressedImage, "~/annotated/compressed", 1)
             self._timing_publisher = self._create_publisher(DiagnosticArray, "~/timing", 10)
         except RuntimeError as error:  # what rclpy makes of a QoS override that cannot be
             self._failure = str(error)
@@ -202,12 +207,24 @@ class TrackerNode(LifecycleNode):
             self.create_subscription(InitBox, "init_box", self._on_init_box, 1),
             self.create_subscription(RegionOfInterest, "init_roi", self._on_init_roi, 1),
         ]
-        self._active = _Active(loop, stream, inits)
+        rectified = takes_rectified(self.parameters.rectification, stream.topic)
+        camera_info = CameraInfoSource(self, camera_info_topic(self, stream.topic), rectified)
+        bearings = BearingPublisher(
+            self._bearing_publisher,
+            camera_info,
+            lambda words: self._health.problem("no_bearings", words),
+            self.get_logger().info,
+        )
+        self._active = _Active(loop, stream, inits, bearings)
         self._last_image = time.monotonic()  # none yet: silence is counted from here
         stream.start()
         names = ", ".join(init.topic_name for init in inits)
         self.get_logger().info(
             f"waiting for images on {stream.topic} and for a box on {names} or from {self._track_service.service_name}"
+        )
+        self.get_logger().info(
+            f"{self._bearing_publisher.topic_name} by the calibration on {camera_info.topic}, for "
+            + ("rectified images" if rectified else "images as the lens gives them")
         )
 
     def _is_wanted(self) -> bool:
@@ -215,11 +232,15 @@ class TrackerNode(LifecycleNode):
         active = self._active
         if active is None:
             return False
-        if active.loop.has_target or self._annotated_publisher.get_subscription_count():
+        if active.loop.has_target or self._is_looked_at():
             return True
         # rclpy counts clients from Jazzy on.
         clients = getattr(self, "count_clients", lambda _: 0)(self._track_service.service_name)
         return bool(clients) or any(self.count_publishers(init.topic_name) for init in active.inits)
+
+    def _is_looked_at(self) -> bool:
+        publishers = (self._annotated_publisher, self._jpeg_publisher)
+        return any(publisher.get_subscription_count() for publisher in publishers)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
@@ -256,6 +277,7 @@ class TrackerNode(LifecycleNode):
         if not active.loop.stop("the node was deactivated"):
             self._loaded = None  # its memory is in use, and stays so
             self.get_logger().error("the backend hangs: a new one is loaded at the next configure")
+        active.bearings.close()
         self._last_report = NO_TARGET
 
     def _reload(self) -> tuple[Tracker, Session]:
@@ -356,15 +378,18 @@ class TrackerNode(LifecycleNode):
         target.processing_time = time.perf_counter() - outcome.began
         self._target_publisher.publish(target)
         told = report.state != State.IDLE or bool(target.end_reason)
-        self._targets_publisher.publish(TrackedTargets(header=target.header, targets=[target] if told else []))
+        targets = TrackedTargets(header=target.header, targets=[target] if told else [])
+        self._targets_publisher.publish(targets)
+        active, frame = self._active, outcome.frame
+        if active is not None:
+            active.bearings.publish(targets, None if frame is None else (frame.width, frame.height))
         self._last_report = report
         if outcome.live and report.state != State.IDLE:
             since_stamp = (self.get_clock().now().nanoseconds - message.stamp) / 1e9
             self._health.latency(since_stamp, time.perf_counter() - outcome.began)
         if report.network is not None and self._timing_publisher.get_subscription_count():
             self._tell_timing(outcome, target.processing_time)
-        active = self._active
-        if active is not None and self._annotated_publisher.get_subscription_count():
+        if active is not None and self._is_looked_at():
             self._annotate(active, outcome)
 
     def _tell_timing(self, outcome: Outcome, processing: float) -> None:
@@ -395,7 +420,10 @@ class TrackerNode(LifecycleNode):
         image = np.array(frame.bgr(), order="C")
         report = outcome.report
         draw_target(image, report.box, report.state, report.confidence, outcome.target_id)
-        self._annotated_publisher.publish(image_message(outcome.arrival.message, image))
+        if self._annotated_publisher.get_subscription_count():
+            self._annotated_publisher.publish(image_message(outcome.arrival.message, image))
+        if self._jpeg_publisher.get_subscription_count():
+            self._jpeg_publisher.publish(jpeg_message(outcome.arrival.message, image))
 
     def _on_init_box(self, message: InitBox) -> None:
         box = Box(message.x, message.y, message.width, message.height)
@@ -572,7 +600,7 @@ class TrackerNode(LifecycleNode):
         others = [
             name
             for name, types in self.get_topic_names_and_types()
-            if kind in types and name != topic and not name.endswith("/annotated")
+            if kind in types and name != topic and not name.endswith(("/annotated", "/annotated/compressed"))
         ]
         published = [name for name in others if self.count_publishers(name)]
         # The most similar first.
@@ -598,6 +626,7 @@ class _Active:
     loop: TrackingLoop
     stream: ImageStream
     inits: list[Any]  # the subscriptions of init boxes
+    bearings: BearingPublisher
 
 
 def _clock_offset() -> float:
