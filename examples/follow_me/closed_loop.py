@@ -24,6 +24,7 @@ import rclpy
 from geometry_msgs.msg import TwistStamped
 from sensor_msgs.msg import CameraInfo, Image
 
+from lighttrack_ros.commands.arguments import parse_size
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.media.scene import Pursuit
 from lighttrack_ros.models import load_model
@@ -106,8 +107,7 @@ class Drone:
             if not index:
                 self._point_at(box, stamp)
             command = self._command_for(image, stamp)
-            state = self._states.pop(stamp, TrackedTarget.STATE_IDLE)
-            twist = command.twist
+            twist, state = command.twist, self._states.pop(stamp)
             moments.append(Moment(index / self._scene.fps, box, state, twist.linear.x, twist.angular.z))
         return moments
 
@@ -136,7 +136,7 @@ class Drone:
             self._publish(image, stamp)
             again = time.monotonic() + AGAIN
             while time.monotonic() < again:
-                if stamp in self._commands:
+                if stamp in self._commands and stamp in self._states:
                     return self._commands.pop(stamp)
                 rclpy.spin_once(self.node, timeout_sec=0.05)
         raise SystemExit(f"no command came for an image in {PATIENCE:g} s")
@@ -192,12 +192,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--size", default="640x480", help="of the images")
+    parser.add_argument("--rate", type=float, default=30.0, help="images a second")
     parser.add_argument("--plot", type=Path, help="PNG, SVG or PDF")
     parser.add_argument("--model", default="lighttrack_nano")
     args = parser.parse_args()
-    size = (640, 480)
+    size = parse_size(args.size)
     folder = Path(tempfile.mkdtemp(prefix="follow_me_"))
-    moments = run(args.seconds, args.seed, size, 30.0, folder, args.model)
+    moments = run(args.seconds, args.seed, size, args.rate, folder, args.model)
     off = np.abs(off_middle(moments, size))
     inside = (off < 1 / 6).all(axis=1)
     tracked = np.mean([moment.state == TrackedTarget.STATE_TRACKING for moment in moments])

@@ -25,10 +25,12 @@ def draw(moments: list[Moment], off: np.ndarray, path: Path) -> None:
     inside = np.abs(off).max(axis=1) < 1 / 6
     tracked = np.array([moment.state == TrackedTarget.STATE_TRACKING for moment in moments])
     facts = [
-        ("in the middle third", f"{100 * inside.mean():.1f} % of the images"),
+        ("in the middle third", f"{100 * inside.mean():.1f} %"),
         ("tracked", f"{100 * tracked.mean():.1f} %"),
     ]
-    subtitle = "the target's middle, as it truly is, and the commands that followed"
+    subtitle = (
+        "the target's middle in the picture, as it truly is, and the commands that followed; shares are of the images"
+    )
     figure, body = new_figure("follow_me: a drone over the generated scene", subtitle, facts, height=640)
     place, speed, turn = body.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": (2, 1, 1)})
     place.axhspan(-100 / 6, 100 / 6, color=GREEN, alpha=0.15, linewidth=0, label="the middle third")

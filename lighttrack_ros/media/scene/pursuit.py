@@ -25,8 +25,8 @@ _SETTING_OFF = 4.0  # seconds until the target has its speed
 class Pursuit(Scene):
     """A scene without an end and without a script: where the camera is depends on how it was steered.
 
-    Nothing hides the target for long, as no bridge crosses the road. The look-alike and other traffic come towards it
-    again and again.
+    Nothing hides the target for long: no bridge crosses the road, and trees stand beside it. The look-alike and other
+    traffic come towards it again and again.
 
     Args:
         seed: determines place, time of day, vehicles, wind and shake.
@@ -36,6 +36,8 @@ class Pursuit(Scene):
     Attributes:
         drone: the camera; it is steered between two frames, and `next_frame` advances it.
     """
+
+    _hidden_at = ()
 
     def __init__(self, seed: int, width: int = 640, height: int = 480, fps: float = 30.0) -> None:
         super().__init__(seed, width, height, fps)

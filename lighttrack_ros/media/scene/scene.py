@@ -76,6 +76,8 @@ class Scene:
     A sequence: `len(scene)` frames, `scene[index]` draws one, iterating draws all.
     """
 
+    _hidden_at: tuple[float, ...] = (1.1, 3.7, 9.0)  # seconds; behind trees, for a moment
+
     def __init__(self, seed: int = DEFAULT_SEED, width: int = 640, height: int = 480, fps: float = 30.0) -> None:
         if seed < 0:
             raise LightTrackError(f"seed is {seed}, expected 0 or more")
@@ -206,7 +208,7 @@ class Scene:
             trees.append(Tree(float(spot[0]), float(spot[1]), radius, height, int(rng.integers(6))))
 
         # Beside the road, on the camera's side, with a height that makes the crown hide part of the target.
-        for time in (1.1, 3.7, 9.0):
+        for time in self._hidden_at:
             time += rng.uniform(-0.3, 0.3)
             place = self._track.travelled(time)
             camera = self._drone.view(time, self.width, self.height).position
