@@ -261,6 +261,26 @@ def test_annotated_is_drawn_for_those_who_look(tracker, clip, world):
         world.node.destroy_subscription(subscription)
 
 
+def test_annotated_comes_as_jpeg_too(tracker, clip, world):
+    from sensor_msgs.msg import CompressedImage
+
+    tracker.start_on(clip)
+    images: list[CompressedImage] = []
+    topic = f"{tracker.name}/annotated/compressed"
+    subscription = world.node.create_subscription(CompressedImage, topic, images.append, 10)
+    try:
+        tracker.wait_for(lambda: world.node.count_publishers(f"/{topic}"), "the annotated topic")
+        tracker.wait_for(lambda: tracker.track(clip.images[1], clip.fresh_stamp()) and images, "an annotated image")
+        image = images[-1]
+        assert (image.format, image.header.frame_id) == ("bgr8; jpeg compressed bgr8", "camera_optical")
+        picture = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape == clip.images[1].shape
+        difference = np.abs(picture.astype(int) - clip.images[1]).max(axis=2) > 60
+        assert 0 < difference.mean() < 0.3  # a box was drawn on this very picture
+    finally:
+        world.node.destroy_subscription(subscription)
+
+
 @pytest.mark.parametrize("encoding", encodings())
 def test_every_encoding(tracker, clip, encoding, expected_boxes):
     """The same pixels by the library and over the wire, in the camera's own encoding and with padded rows."""
