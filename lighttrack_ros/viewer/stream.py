@@ -1,0 +1,195 @@
+"""Pictures for one page over one link: how many may be on the way, how large they are; and their JPEGs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.image import UInt8Array
+from lighttrack_ros.viewer.board import Picture
+
+# Longest side in pixels and JPEG quality, from a good link to a bad one.
+RUNGS = ((1920, 85), (1280, 80), (1280, 65), (960, 60), (640, 60), (640, 40), (480, 35), (320, 30))
+START = 1  # the rung to begin with
+
+MOST_RATE = 30.0  # pictures a second
+MOST_ON_THE_WAY = 40  # pictures: 30 a second over a link with a round trip of more than a second
+MOST_BYTES = 8 << 20  # of pictures on the way
+
+_QUEUE = 0.2  # seconds by which a round trip may be longer than the shortest one lately
+_MEMORY = 10.0  # seconds for which the shortest round trip is remembered
+_FEW = 10.0  # pictures a second: with fewer, smaller pictures are better than fewer still
+_CALM = 3.0  # seconds without a jam after which larger pictures are tried
+_MOST_CALM = 60.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture as JPEG; `width` and `height` are those of the camera's image."""
+
+    jpeg: bytes
+    width: int
+    height: int
+
+
+@dataclass
+class _Sent:
+    number: int
+    time: float
+    encoded: Encoded
+
+
+class Link:
+    """Flow control: the page acknowledges every picture that it has shown, and gets as many as it acknowledges.
+
+    The number of pictures on the way grows by one a round trip until the round trips become longer, which means that
+    pictures queue up somewhere. Then fewer are sent, and smaller ones if few would be left; from time to time larger
+    ones are tried again. All times are those of the caller's clock, seconds.
+    """
+
+    def __init__(self) -> None:
+        self.rung = START
+        self.window = 2
+        self._on_the_way: deque[_Sent] = deque()
+        self._bytes = 0
+        self._shown: _Sent | None = None  # the newest that the page has acknowledged
+        self._last_sent = -1.0
+        self._trips: deque[tuple[float, float]] = deque()  # when, and how long
+        self._seen_at: deque[float] = deque(maxlen=64)
+        self._jam = 0.0  # when the link was last found jammed
+        self._grown = 0.0
+        self._calm = _CALM
+        self._climbed = -_MOST_CALM  # when larger pictures were last tried
+        self._was_full = False
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until the next picture may be sent; None: not before the page acknowledges one."""
+        if len(self._on_the_way) >= self.window or self._bytes >= MOST_BYTES:
+            self._was_full = True
+            return None
+        # A tenth less, so that a camera of just that rate is not cut to half by jitter.
+        return max(0.0, self._last_sent + 0.9 / MOST_RATE - now)
+
+    def sent(self, number: int, encoded: Encoded, now: float) -> None:
+        """A picture goes on its way."""
+        self._on_the_way.append(_Sent(number, now, encoded))
+        self._bytes += len(encoded.jpeg)
+        self._last_sent = now
+
+    def seen(self, number: int, now: float) -> None:
+        """The page shows a picture; those sent before it are done with too."""
+        sent = None
+        while self._on_the_way and self._on_the_way[0].number <= number:
+            sent = self._on_the_way.popleft()
+            self._bytes -= len(sent.encoded.jpeg)
+            self._seen_at.append(now)
+        if sent is None:
+            return
+        self._shown = sent
+        trip = now - sent.time
+        if self._trips and now - self._trips[0][0] > _MEMORY:
+            # The shortest has become old. All later ones may have queued: let the queue drain and measure again.
+            self.window = max(2, self.window // 2)
+            self._trips.popleft()
+        # Kept in rising order: the first is the shortest of all that are remembered.
+        while self._trips and self._trips[-1][1] >= trip:
+            self._trips.pop()
+        self._trips.append((now, trip))
+        self._adapt(trip, now)
+
+    def of_number(self, number: int) -> Encoded | None:
+        """A picture that the page may have on its screen."""
+        if self._shown is not None and self._shown.number == number:
+            return self._shown.encoded
+        return next((sent.encoded for sent in self._on_the_way if sent.number == number), None)
+
+    def restart(self) -> None:
+        """What is on the way will not be acknowledged: the page was out of sight."""
+        self._on_the_way.clear()
+        self._bytes = 0
+        self._trips.clear()
+
+    @property
+    def trip(self) -> float | None:
+        """Seconds from sending a picture to hearing that it is shown; None while none was."""
+        return self._trips[-1][1] if self._trips else None
+
+    def rate(self, now: float) -> float:
+        """Pictures shown a second, over the last two."""
+        return sum(now - seen < 2.0 for seen in self._seen_at) / 2.0
+
+    def _adapt(self, trip: float, now: float) -> None:
+        shortest = self._trips[0][1]
+        if trip - shortest > max(_QUEUE, 0.25 * shortest):
+            if now - self._jam > trip:  # what was done about the last jam has taken effect
+                self._jam = now
+                if self.rate(now) < _FEW and self.rung < len(RUNGS) - 1:
+                    self.rung += 1
+                    if now - self._climbed < 2 * self._calm:  # it was too much: do not try again soon
+                        self._calm = min(2 * self._calm, _MOST_CALM)
+                else:
+                    self.window = max(1, round(0.7 * self.window))
+            return
+        if self._was_full and self.window < MOST_ON_THE_WAY and now - self._grown > shortest / 4:
+            self.window += 1
+            self._was_full = False
+            self._grown = now
+        if self.rung and now - self._jam > self._calm and now - self._climbed > self._calm and self._has_room(now):
+            self.rung -= 1
+            self._climbed = now
+
+    def _has_room(self, now: float) -> bool:
+        """Whether larger pictures would leave enough of them a second."""
+        return self.rate(now) > 1.5 * _FEW or not self._was_full
+
+
+class Encoder:
+    """JPEGs of the newest pictures; each is made once for all pages that want the same. For one thread."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[tuple[int, int], Encoded] = OrderedDict()
+        self._read: tuple[int, UInt8Array] | None = None
+
+    def encode(self, picture: Picture, rung: int) -> Encoded:
+        """A picture as JPEG.
+
+        Raises:
+            LightTrackError: its pixels cannot be read.
+        """
+        made = self._made.get((picture.number, rung))
+        if made is None:
+            if self._read is None or self._read[0] != picture.number:
+                self._read = picture.number, picture.read()
+            made = self._made[picture.number, rung] = _encode(self._read[1], *RUNGS[rung])
+            if len(self._made) > len(RUNGS):
+                self._made.popitem(last=False)
+        return made
+
+    def clear(self) -> None:
+        """Nobody watches: keep no picture."""
+        self._made.clear()
+        self._read = None
+
+
+def decode_jpeg(jpeg: bytes) -> UInt8Array:
+    """(height, width, 3) uint8 BGR."""
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise LightTrackError("a JPEG cannot be decoded")
+    return image.astype(np.uint8, copy=False)
+
+
+def _encode(image: UInt8Array, side: int, quality: int) -> Encoded:
+    height, width = image.shape[:2]
+    scale = side / max(width, height)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    done, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise LightTrackError(f"an image of {width} x {height} cannot be written as JPEG")
+    return Encoded(jpeg.tobytes(), width, height)
