@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 
 import numpy as np
@@ -41,3 +42,14 @@ def parse_rate(text: str, least: float = 0.0) -> float:
         wanted = f"{least:g} to 10000" if least else "more than 0"
         raise LightTrackError(f"--rate is {text!r}, expected frames a second ({wanted}) or max")
     return rate
+
+
+def add_page_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the page is served."""
+    parser.add_argument(
+        "--address",
+        default="127.0.0.1",
+        help="to serve the page on; 0.0.0.0 is every network, and then the page asks for a token (default: "
+        "%(default)s: for this machine alone)",
+    )
+    parser.add_argument("--port", type=int, help="of the page; 0 takes a free one (default: 8520)")

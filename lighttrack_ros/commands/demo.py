@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     _print_summary(figures)
     for name, path in paths.items():
         print(f"{name:8} {path}")
+    print("next     make view, or lighttrack view VIDEO|0: point at a target yourself, on a web page")
     return 0
 
 

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
 
-from lighttrack_ros.commands.arguments import parse_box
+from lighttrack_ros.commands.arguments import add_page_arguments, parse_box
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.media.frames import open_source
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
 from lighttrack_ros.outputs import check_outputs
-
-if TYPE_CHECKING:
-    from lighttrack_ros.viewer.server import Server
-    from lighttrack_ros.viewer.source import Source
+from lighttrack_ros.viewer.serving import serving, stopping
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a video, a folder of images, a camera (0, /dev/video0), a stream's URL or scene[:SEED], tracked without "
         "ROS; left out: a tracker node, wherever it runs",
     )
-    add_server_arguments(parser)
+    add_page_arguments(parser)
     node = parser.add_argument_group("for a tracker node")
     node.add_argument("--tracker", help="the node's full name, e.g. /drone1/tracker (default: /tracker)")
     node.add_argument(
@@ -48,17 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     film.add_argument("--model", help=f"name or folder of the model (default: {DEFAULT_MODEL})")
     film.add_argument("--backend", help="what runs the network (default: auto)")
     film.add_argument("--threads", type=int, help="CPU threads per step (default: what a short measurement finds best)")
-
-
-def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the page is served."""
-    parser.add_argument(
-        "--address",
-        default="127.0.0.1",
-        help="to serve the page on; 0.0.0.0 is every network, and then the page asks for a token (default: "
-        "%(default)s: for this machine alone)",
-    )
-    parser.add_argument("--port", type=int, help="of the page; 0 takes a free one (default: 8520)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,48 +93,3 @@ def _view_node(args: argparse.Namespace) -> int:
     ):
         stop.wait()
     return 0
-
-
-@contextlib.contextmanager
-def serving(source: Source, address: str, port: int | None) -> Iterator[Server]:
-    """Serve the page of a source and print where it is.
-
-    Raises:
-        LightTrackError: the address or port cannot be had, or Tornado is not installed.
-    """
-    try:
-        from lighttrack_ros.viewer.server import DEFAULT_PORT, Server
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "tornado":
-            raise
-        raise LightTrackError(
-            "the page needs the package tornado: pip install 'lighttrack_ros[viewer]', or apt install python3-tornado"
-        ) from None
-    from lighttrack_ros.viewer.access import is_loopback, kept_token
-
-    token = None if is_loopback(address) else kept_token()
-    with Server(source, address, DEFAULT_PORT if port is None else port, token, _log) as server:
-        for url in server.urls:
-            print(f"page: {url}", flush=True)
-        yield server
-
-
-@contextlib.contextmanager
-def stopping(stop: Callable[[], object]) -> Iterator[None]:
-    """Have a function called at the first SIGINT or SIGTERM; a second SIGINT is a KeyboardInterrupt."""
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop()
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, on_signal) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _log(words: str) -> None:
-    print(f"lighttrack view: {words}", file=sys.stderr, flush=True)

@@ -10,10 +10,12 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import (
     InvalidParameterTypeException,
     InvalidParameterValueException,
+    InvalidTopicNameException,
     ParameterUninitializedException,
 )
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.validate_topic_name import validate_topic_name
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.image import parse_intensity_range
@@ -67,6 +69,11 @@ class Parameters:
         0, "SCHED_FIFO priority of the node's threads, needs permission; 0: off.", UNCONFIGURED, low=0, high=99
     )
     cpus: str = _parameter(ALL_CPUS, "CPUs that the node's threads may run on, e.g. 2,3; or all.", UNCONFIGURED)
+    image_topic: str = _parameter(
+        "image",
+        "Topic of the camera's images; `image` may be remapped, as a launch file does.",
+        UNCONFIGURED,
+    )
     image_transport: str = _parameter(
         "raw",
         "raw subscribes to sensor_msgs/Image on `image`, compressed to CompressedImage on `image/compressed`.",
@@ -167,6 +174,14 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
         raise LightTrackError(f"parameter {field.name} is {value!r}, expected {_expected(field)}")
     if field.name == "intensity_range":
         parse_intensity_range(value)
+    if field.name == "image_topic":
+        try:
+            validate_topic_name(value)
+        except InvalidTopicNameException as error:
+            words = str(error).splitlines()[0]
+            raise LightTrackError(
+                f"parameter image_topic is {value!r}, expected the name of a topic ({words})"
+            ) from None
 
 
 def _expected(field: dataclasses.Field[Any]) -> str:

@@ -303,7 +303,7 @@ class TrackerNode(LifecycleNode):
             self.destroy_lifecycle_publisher(self._publishers.pop())
 
     def _image_topic(self, compressed: bool) -> str:
-        topic = self.resolve_topic_name("image")
+        topic = self.resolve_topic_name(self.parameters.image_topic)
         return topic if not compressed or topic.endswith("/compressed") else f"{topic}/compressed"
 
     def _on_image(self, data: bytes) -> None:

@@ -68,7 +68,7 @@ class Film:
         frames: what is played.
         model, backend, threads: see `trackers.create_tracker`.
         paced: play at the film's own rate; False: once there is a target, as fast as the tracker can.
-        repeat: stand still at the end until somebody presses Play; False: be done.
+        repeat: stand still at the end until somebody presses Play; False: be done, if a target was followed to it.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Film:
         self.board = Board()
         self._frames = frames
         self._model, self._backend, self._threads = model, backend, threads
-        self._paced, self._repeat = paced, repeat and not frames.live
+        self._paced, self._repeat = paced, repeat
         # Shared, under the lock of `_news`.
         self._news = threading.Condition()
         self._orders: deque[tuple[Callable[[], Answer], Future[Answer]]] = deque()
@@ -94,7 +94,7 @@ class Film:
         self._kept: deque[Shot] = deque()  # shown, and not yet given out
         self._ahead: deque[Shot] = deque()  # shown once, before somebody pointed at an older one
         self._target_id: str | None = None
-        self._ended = False
+        self._at_end = self._again = False
         self._tracker: Tracker | None = None
         self._session: Session | None = None
         self._due = 0.0  # time.monotonic() at which the film's time 0 was, or would have been
@@ -121,6 +121,11 @@ class Film:
     def stop(self) -> None:
         """Have `shots` come to its end; may be called in a signal handler."""
         self._stop.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
 
     def order(self, order: object) -> Future[Answer]:
         work: Callable[[], Answer]
@@ -164,20 +169,11 @@ class Film:
         try:
             self._load(self._model, self._backend)
             self._say(message="")
-            while True:
+            self._again = True
+            while self._again and not self._stop.is_set():
+                self._again = False
                 yield from self._run_through()
-                self._ended = True
-                self._playing = False
-                self._forget("the film has ended")
-                if self._stop.is_set() or not self._repeat:
-                    return
-                self._say(message="the end: Play shows it again")
-                while not self._playing and not self._stop.is_set():
-                    self._do_orders(0.1)
-                if self._stop.is_set():
-                    return
-                self._ended = False
-                self._say(message="")
+                self._forget("the film begins anew")
         finally:
             if self._tracker is not None:
                 self._tracker.close()
@@ -196,6 +192,9 @@ class Film:
             else:
                 following = next(source, None)
                 if following is None:
+                    self._stand_at_the_end()
+                    if self._ahead:
+                        continue
                     break
                 index, (seconds, image) = following
                 shot = Shot(index, seconds, image)
@@ -224,6 +223,19 @@ class Film:
         self._ahead.clear()
         while self._kept:
             yield self._kept.popleft()
+
+    def _stand_at_the_end(self) -> None:
+        """Until somebody has the film begin anew, or points at something on one of the last frames."""
+        if self._frames.live:
+            return
+        self._at_end, self._playing = True, False
+        self._say(message="the end: Play shows it again")
+        while not (self._again or self._ahead or self._stop.is_set()):
+            if self._target_id is not None and not self._repeat:
+                break
+            self._do_orders(0.1)
+        self._at_end = False
+        self._say(message="")
 
     def _wait_for(self, shot: Shot) -> None:
         """Until it is the frame's turn; orders are done meanwhile."""
@@ -278,8 +290,6 @@ class Film:
 
     def _start(self, box: Box, stamp: int, target_id: str) -> Answer:
         """Take the target on a kept frame, and go on from there."""
-        if self._ended:
-            return Answer(False, "the film has ended: press Play, then point at something")
         found = next((index for index, shot in enumerate(self._kept) if shot.stamp == stamp), None)
         if found is None or self._session is None:
             return Answer(False, "that frame is no longer kept: point at something on a newer one")
@@ -293,7 +303,8 @@ class Film:
         self._kept[-1] = shot
         self._show(shot)
         self._due = math.nan
-        self._play(True)
+        self._playing = True
+        self._say()
         return Answer(True)
 
     def _forget(self, reason: str, only: str | None = None, of_session: bool = True) -> Answer:
@@ -309,6 +320,7 @@ class Film:
         if self._frames.live and not on:
             return Answer(False, "a camera cannot be stopped")
         self._playing = on
+        self._again = on and self._at_end
         self._say()
         return Answer(True)
 

@@ -411,17 +411,19 @@ class _Page(_Guarded, WebSocketHandler):
                 if happened := board.events(events):
                     events = happened[-1].number
                     await self.write_message(protocol.events_message(happened))
-                if self.watches and (wait := self._link.wait(time.monotonic())) is not None:
-                    if wait:
-                        waits.append(wait)
+                newest, again = board.newest(picture) if self.watches else (None, None)
+                if newest is not None:
+                    wait = self._link.wait(time.monotonic())
+                    if wait == 0:
+                        picture = newest.number
+                        await self._send_picture(newest)
+                        continue
+                    if wait is None:
+                        self._link.held_up()
                     else:
-                        newest, again = board.newest(picture)
-                        if newest is not None:
-                            picture = newest.number
-                            await self._send_picture(newest)
-                            continue
-                        if again is not None:
-                            waits.append(again)
+                        waits.append(wait)
+                elif again is not None:
+                    waits.append(again)
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self.news.wait(), min(waits))
         except WebSocketClosedError:
@@ -433,6 +435,7 @@ class _Page(_Guarded, WebSocketHandler):
         except LightTrackError as error:
             self._hall.source.board.set_status({"picture_error": str(error)})
             return
+        self._hall.source.board.set_status({"picture_error": ""})
         message = protocol.picture_message(picture, encoded.width, encoded.height, encoded.jpeg, self._link.trip)
         self._link.sent(picture.number, encoded, time.monotonic())
         await self.write_message(message, binary=True)

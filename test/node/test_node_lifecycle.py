@@ -108,6 +108,7 @@ def test_a_bad_value_at_run_time_is_refused_with_the_range(start):
         ("buffer_seconds", float("nan"), ("0", "10")),
         ("buffer_megabytes", 5000, ("1", "4096", "5000")),
         ("reliability", "sometimes", ("auto, best_effort, reliable", "sometimes")),
+        ("image_topic", "no topic", ("expected the name of a topic", "no topic")),
         ("autostart", False, ("read-only",)),
     ]:
         result = tracker.set_parameter(name, value)

@@ -98,7 +98,7 @@ function tell(words, bad) {
 }
 
 function showHint() {
-  const words = status.message || (stage.shown ? "" : "waiting for pictures");
+  const words = status.message || status.picture_error || (stage.shown ? "" : "waiting for pictures");
   $("hint").textContent = words;
   $("hint").hidden = !words;
 }
