@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
 from node_harness import ROOT, NodeProcess, Tracker, node_command, stamp_of
+from rosgraph_msgs.msg import Clock
 
 from lighttrack_ros.msg import TrackedTarget
 from lighttrack_ros.srv import TrackTarget
@@ -136,6 +137,47 @@ def test_a_camera_that_dies_and_returns(start, clip, world):
         lambda: tracker.show(clip.images[2], clip.fresh_stamp()) or "no images" not in tracker.status.message,
         "the all-clear",
     )
+
+
+def test_a_simulations_clock_that_is_reset(start, clip, world):
+    tracker = start(reliability="reliable", use_sim_time=True)
+    clock = world.node.create_publisher(Clock, "/clock", 10)
+    tracker.wait_until_connected()
+    try:
+        for begin in (1000, 1, 500):  # seconds: as it was, a reset, ahead
+            for number, image in enumerate(clip.images[:6]):
+                now = begin * 10**9 + number * 33_333_333
+                message = Clock()
+                message.clock.sec, message.clock.nanosec = divmod(now, 10**9)
+                clock.publish(message)
+                if number == 0 and begin == 1000:
+                    tracker.track(image, now)
+                    tracker.point_at(clip.boxes[0], now, "it")
+                    tracker.wait_for(lambda: tracker.targets[-1].target_id == "it", "the start")
+                else:
+                    tracker.targets.clear()
+                    assert tracker.track(image, now).target_id == "it"
+        assert tracker.counts()["internal_errors"] == "0"
+        assert tracker.process.process.poll() is None
+    finally:
+        world.node.destroy_publisher(clock)
+
+
+def test_a_node_that_was_killed_comes_back_under_its_name(world, model, clip):
+    """As a supervisor restarts it; what it left in shared memory is in nobody's way."""
+    command = node_command("killed", model=model, threads=1, reliability="reliable", diagnostics_period=0.1)
+    tracker = Tracker(world, "killed", NodeProcess(command))
+    try:
+        for target_id in ("before", "after", "once more"):
+            tracker.wait_until_connected()
+            tracker.start_on(clip, target_id=target_id)
+            assert tracker.track(clip.images[1], clip.fresh_stamp()).target_id == target_id
+            tracker.process.process.kill()
+            tracker.process.wait()
+            tracker.targets.clear()
+            tracker.process = NodeProcess(command)
+    finally:
+        tracker.close()
 
 
 @pytest.fixture
