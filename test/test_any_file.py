@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import shutil
@@ -120,6 +121,27 @@ def test_graphs(model, tmp_path, backend):
     write()
     done = subprocess.run([sys.executable, "-c", _ENGINES, backend, *paths], capture_output=True, text=True)
     assert done.stdout.endswith("all of them\n"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".mkv", ".avi"])
+def test_videos(tmp_path, suffix):
+    pytest.importorskip("av", reason="needs the extra [video]")
+    from lighttrack_ros.media.video import VideoFile, VideoWriter
+
+    path = tmp_path / f"video{suffix}"
+    image = np.kron(np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+    with VideoWriter(path, 128, 96, 30) as writer:
+        for index in range(12):
+            writer.write(np.roll(image, index, 1))
+    content = path.read_bytes()
+
+    @given(damages)
+    @settings(max_examples=30)
+    def check(damage):
+        path.write_bytes(damaged(content, damage))
+        is_read_or_refused(lambda: [frame.shape for frame in itertools.islice(VideoFile(path), 50)])
+
+    check()
 
 
 @pytest.mark.parametrize("kind", ["mcap", "sqlite3", "ROS 1"])

@@ -114,7 +114,7 @@ class VideoFile:
                 # From PyAV 19 on metadata that is no UTF-8 is no error, and the argument is gone.
                 lenient = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
                 container = stack.enter_context(av.open(nameless, **lenient))
-            except (OSError, ValueError) as error:  # FFmpeg's errors are among them
+            except (OSError, ValueError, av.error.FFmpegError) as error:
                 reason = "" if isinstance(error, av.error.FFmpegError) else f": {error}"
                 raise LightTrackError(
                     f"{self.path}: cannot be opened as a video (try to convert it to H.264 in .mp4){reason}"
@@ -226,7 +226,7 @@ class VideoWriter:
     def _mux(self, frame: Any) -> None:
         try:
             self._container.mux(self._stream.encode(frame))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, self._av.error.FFmpegError) as error:
             raise LightTrackError(f"{self._path}: cannot be written ({error})") from None
         self._check()
 
