@@ -45,11 +45,19 @@ class PairSettings:
     noise: float = 0.1
     occlusion: float = 0.12  # a patch of another pair hides part of the target
     look_alike: float = 0.12  # a recoloured copy of the target is pasted elsewhere
-    hard: float = 0.0  # share of pairs with shift and scale half as large again, and much blur, occlusion, look-alikes
+    hard: float = 0.0  # share of pairs that are shifted, scaled, stretched and turned more, with more blur, occlusion, ...
 
     def harder(self) -> PairSettings:
         return replace(
-            self, shift=1.5 * self.shift, scale=1.5 * self.scale, blur=0.5, occlusion=0.5, look_alike=0.5, hard=0.0
+            self,
+            shift=1.5 * self.shift,
+            scale=1.5 * self.scale,
+            aspect=2.5 * self.aspect,
+            rotation=6 * self.rotation,
+            blur=0.5,
+            occlusion=0.5,
+            look_alike=0.5,
+            hard=0.0,
         )
 
 
@@ -66,6 +74,9 @@ class Cropping(NamedTuple):
     side: Callable[[float, float], float]
     black: bool
 
+
+# Degrees; a box keeps its shape when the crop is turned, so beyond them its sides are no longer exact.
+_EXACT_ROTATION = 15.0
 
 CROPPINGS = {
     "lighttrack": Cropping("lighttrack", context_side, black=False),
@@ -187,7 +198,7 @@ class PairSource:
             search,
             search.box_in_crop(other, s.search_size),
             present,
-            exact and present,
+            exact and present and abs(search.rotation) <= math.radians(_EXACT_ROTATION),
             occlude=present and rng.random() < s.occlusion,
             look_alike=present and rng.random() < s.look_alike,
             dice=rng.random(8).tolist(),
