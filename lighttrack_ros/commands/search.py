@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a run (default: %(default)s)")
     parser.add_argument("--side", type=int, default=256, help="of the search crop, pixels (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=320, help="paths to try, of all machines (default: %(default)s)")
+    parser.add_argument("--population", type=int, default=32, help="paths a generation (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=30, help="runs of all that is timed (default: %(default)s)")
     parser.add_argument(
         "--check", type=int, default=20, help="random paths whose predicted time is checked (default: %(default)s)"
@@ -40,13 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from lighttrack_ros.training.recipe import read_recipe
+    from lighttrack_ros.training.recipe import read_stages
     from lighttrack_ros.training.search.evolution import Limits
     from lighttrack_ros.training.search.latency import Timing
-    from lighttrack_ros.training.search.run import prediction_errors, search, write_models
+    from lighttrack_ros.training.search.run import prediction_errors, retrain, search, write_models
 
-    recipe = read_recipe(args.recipe)
-    for name in ("limit_ms", "limit_mmacs", "limit_parameters", "trials", "rounds", "check"):
+    stages = read_stages(args.recipe, args.output)
+    for name in ("limit_ms", "limit_mmacs", "limit_parameters", "trials", "population", "rounds", "check"):
         value = getattr(args, name)
         if value is not None and value <= 0:
             raise LightTrackError(f"--{name.replace('_', '-')} is {value:g}, expected more than 0")
@@ -57,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits(args.limit_ms, args.limit_mmacs, args.limit_parameters)
     timing = Timing(args.backend, args.threads, args.side, args.rounds)
     print(f"{args.backend}, {args.threads or 'all'} thread(s), {args.side} px, {describe_machine()}")
-    found, supernet, space, model = search(recipe, args.output, limits, timing, args.trials)
-    errors = prediction_errors(supernet, space, model, timing, args.check)
+    searched = search(stages, args.output, limits, timing, args.trials, args.population)
+    found, supernet = searched.found, searched.supernet
+    errors = prediction_errors(supernet, searched.space, searched.model, timing, args.check)
     print(
         f"predicted time of {len(errors)} random paths: off by {np.mean(np.abs(errors)):.1%} on average, "
         f"{np.max(np.abs(errors)):.1%} at most"
@@ -83,6 +85,11 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         _draw(args.name, found, f"{describe_machine()}, {args.backend}, {args.threads or 'all'} thread(s)", args.plot)
         print(f"plot: {args.plot}")
+    if searched.after:
+        winner = max(front, key=lambda item: item.accuracy)
+        student = retrain(searched.after, winner, folders[front.index(winner)], args.output, args.threads or 1)
+        print(f"{student}: the most accurate, trained further; make it a model with")
+        print(f"  lighttrack import {student} --architecture {winner.path} --name {args.name}")
     return 0
 
 

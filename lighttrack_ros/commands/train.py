@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.training.recipe import read_recipe
-from lighttrack_ros.training.train import train
+from lighttrack_ros.training.recipe import read_stages
+from lighttrack_ros.training.train import train_stages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    recipe = read_recipe(args.recipe)
+    stages = read_stages(args.recipe, args.output)
     for name in ("devices", "machines", "threads"):
         if getattr(args, name) < 1:
             raise LightTrackError(f"--{name} is {getattr(args, name)}, expected at least 1")
-    student = train(recipe, args.output, args.devices, args.machines, args.accelerator, args.threads)
-    of = f" --architecture {recipe.architecture}" if recipe.tracker == "lighttrack" else ""
+    student = train_stages(stages, args.output, args.devices, args.machines, args.accelerator, args.threads)
+    last = list(stages.values())[-1]
+    of = f" --architecture {last.architecture}" if last.tracker == "lighttrack" else ""
     print(f"{student}: make it a model with\n  lighttrack import {student}{of} --name NAME")
     return 0

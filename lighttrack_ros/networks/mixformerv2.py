@@ -23,7 +23,8 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.networks.checkpoint import load_strictly
 from lighttrack_ros.networks.transformer import HEAD_CHANNELS, PATCH, Block, KeysValues, PatchEmbedding
 
-_EDGES = 4  # prediction tokens: left, right, top, bottom
+EDGES = 4  # prediction tokens: left, right, top, bottom
+_RECIPE = re.compile(r"sizes_(\d+)_(\d+)_channels_(\d+)_mlp_(\d+)_depth_(\d+)_bins_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,25 @@ class Architecture:
     def __str__(self) -> str:
         """The authors' form of configuration name, e.g. 224_depth4_mlp1_score."""
         return f"{self.search_size}_depth{self.depth}_mlp{self.mlp_channels / self.channels:g}_score"
+
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        """Read e.g. `sizes_112_224_channels_768_mlp_768_depth_4_bins_96` (template and search side), MixFormerV2-S.
+
+        Raises:
+            LightTrackError: it is no such text, or sides or channels do not go up in patches and heads.
+        """
+        match = _RECIPE.fullmatch(text)
+        if match is None:
+            raise LightTrackError(
+                f"architecture {text!r}: expected one like sizes_112_224_channels_768_mlp_768_depth_4_bins_96"
+            )
+        template, search, channels, mlp, depth, bins = map(int, match.groups())
+        if template % PATCH or search % PATCH or channels % HEAD_CHANNELS or not all(map(int, match.groups())):
+            raise LightTrackError(
+                f"architecture {text!r}: expected sides in multiples of {PATCH}, channels of {HEAD_CHANNELS}, no zeros"
+            )
+        return cls(depth, mlp, template, search, channels, bins)
 
     @property
     def heads(self) -> int:
@@ -102,11 +122,17 @@ class MixFormerV2(nn.Module):
 
     def forward(self, template: Tensor, online_template: Tensor, search: Tensor) -> tuple[Tensor, Tensor]:
         """The published computation: every token through every block."""
+        return self._heads(self.block_outputs(template, online_template, search)[-1])
+
+    def block_outputs(self, template: Tensor, online_template: Tensor, search: Tensor) -> list[Tensor]:
+        """All tokens after each block, (B, tokens, channels): of templates, search image, prediction."""
         templates = self.template_tokens(template, online_template)
         tokens = torch.cat((templates, self.backbone.search_tokens(search)), 1)
+        outputs = []
         for block in self.backbone.blocks:
             tokens = block(tokens, templates.shape[1])
-        return self._heads(tokens)
+            outputs.append(tokens)
+        return outputs
 
     def template_cache(self, template: Tensor, online_template: Tensor) -> list[KeysValues]:
         """What `track` needs from a pair of templates, block by block. If one template changes, all of it changes."""
@@ -142,11 +168,11 @@ class MixFormerV2(nn.Module):
         for index, (block, templates) in enumerate(zip(self.backbone.blocks, cache, strict=True)):
             own = block.keys_values(tokens)
             seen = KeysValues(torch.cat((templates.keys, own.keys), 2), torch.cat((templates.values, own.values), 2))
-            tokens = block.attend(tokens[:, -_EDGES:] if index == last else tokens, seen)
+            tokens = block.attend(tokens[:, -EDGES:] if index == last else tokens, seen)
         return self._heads(tokens)
 
     def _heads(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        predictions = tokens[:, -_EDGES:]
+        predictions = tokens[:, -EDGES:]
         return self.box_head(predictions), self.score_head(predictions)
 
 
@@ -170,8 +196,8 @@ class _Backbone(nn.Module):
         channels = architecture.channels
         self.register_buffer("pos_embed_s", _sine_table(architecture.search_size // PATCH, channels))
         self.register_buffer("pos_embed_t", _sine_table(architecture.template_size // PATCH, channels))
-        self.reg_tokens = nn.Parameter(0.02 * torch.randn(1, _EDGES, channels))
-        self.pos_embed_reg = nn.Parameter(0.02 * torch.randn(1, _EDGES, channels))
+        self.reg_tokens = nn.Parameter(0.02 * torch.randn(1, EDGES, channels))
+        self.pos_embed_reg = nn.Parameter(0.02 * torch.randn(1, EDGES, channels))
         self.patch_embed = PatchEmbedding(channels)
         blocks = nn.ModuleList(Block(channels, architecture.mlp_channels) for _ in range(architecture.depth))
         self.blocks = cast("Sequence[Block]", blocks)  # what torch's own types do not tell
@@ -195,9 +221,12 @@ class _BoxHead(nn.Module):
         )
         self.register_buffer("positions", torch.arange(bins, dtype=torch.float32) / bins, persistent=False)
 
+    def logits(self, predictions: Tensor) -> Tensor:
+        """(B, 4, bins), of the position of left, right, top, bottom."""
+        return self.layers[1](functional.relu(self.layers[0](predictions)))  # type: ignore[no-any-return]
+
     def forward(self, predictions: Tensor) -> Tensor:
-        logits = self.layers[1](functional.relu(self.layers[0](predictions)))
-        left, right, top, bottom = (logits.softmax(2) * self.positions).sum(2).unbind(1)
+        left, right, top, bottom = (self.logits(predictions).softmax(2) * self.positions).sum(2).unbind(1)
         return torch.stack(((left + right) / 2, (top + bottom) / 2, right - left, bottom - top), 1)
 
 

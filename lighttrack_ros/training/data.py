@@ -154,6 +154,28 @@ def read_photos(folder: Path, side: int = 512) -> list[Clip]:
     return [Clip(name, (_picture(folder / name, rows, side),)) for name, rows in sorted(boxes.items())]
 
 
+def read_classes(folder: Path, side: int) -> tuple[list[str], list[tuple[NDArray[np.uint8], int]]]:
+    """Names of the classes `folder/CLASS/*.jpg`, and every picture (height, width, 3) R, G, B with its class's number.
+
+    Args:
+        side: pictures with a longer side are shrunk to it.
+
+    Raises:
+        LightTrackError: no such folder, under two classes in it, or a picture that cannot be read.
+    """
+    if not folder.is_dir():
+        raise LightTrackError(f"{folder}: no such folder of classes")
+    names = sorted(entry.name for entry in folder.iterdir() if any(entry.glob("*.jpg")))
+    if len(names) < 2:
+        raise LightTrackError(f"{folder}: {len(names)} classes in it, expected two or more folders with pictures *.jpg")
+    pictures = [
+        (_picture(path, [], side).pixels, label)
+        for label, name in enumerate(names)
+        for path in sorted((folder / name).glob("*.jpg"))
+    ]
+    return names, pictures
+
+
 def generate_scenes(count: int, seed: int, side: int = 512) -> list[Clip]:
     """Clips of generated drone video, 24 frames each, with other seeds than the demo's.
 

@@ -10,13 +10,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss, unfold
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.networks.dytrack import Architecture, DyTrack, Passed, Prediction, load
 from lighttrack_ros.networks.lighttrack import MOBILE, load_checkpoint, read_checkpoint
 from lighttrack_ros.networks.lighttrack import Architecture as LightTrackArchitecture
-from lighttrack_ros.networks.transformer import PATCH
 from lighttrack_ros.training.distill import Labeller, normalise
 from lighttrack_ros.training.dytrack_losses import (
     decision_loss,
@@ -28,10 +26,11 @@ from lighttrack_ros.training.dytrack_losses import (
     true_box,
     worth_imitating,
 )
-from lighttrack_ros.training.dytrack_teacher import Features, FeatureTeacher
+from lighttrack_ros.training.feature_teacher import Features, FeatureTeacher, reading_loss
 from lighttrack_ros.training.pairs import Batch, PairSource
 from lighttrack_ros.training.recipe import DyTrackSettings, Recipe
 from lighttrack_ros.training.trainer import Objective
+from lighttrack_ros.training.transformer_start import start_from_pictures
 
 _FIRST_WEIGHT = 0.4  # of the first exit's losses; rises linearly to 1 at the last exit
 _TEACHER_SIZES = 96, 192  # sides of the teacher's crops; its usual 128 and 256 would double the time of a pair
@@ -50,17 +49,17 @@ def prepare(recipe: Recipe, source: PairSource, device: torch.device) -> tuple[O
         source.settings.search_size,
     ):
         raise LightTrackError(f"pairs: template_size and search_size are not those of {architecture}")
-    if settings.start:
-        network = load(read_checkpoint(Path(settings.start)))
+    if recipe.start:
+        network = load(read_checkpoint(Path(recipe.start)))
         if network.architecture != architecture:
-            raise LightTrackError(f"{settings.start}: is {network.architecture}, the recipe asks for {architecture}")
+            raise LightTrackError(f"{recipe.start}: is {network.architecture}, the recipe asks for {architecture}")
     else:
         network = DyTrack(architecture)
-        start_from_pictures(network, normalise(source.batch(list(range(64))).search).cpu())
+        images = normalise(source.batch(list(range(64))).search).cpu()
+        start_from_pictures(network.patch_embed, network.blocks, images)
+        _place_tokens(network)
     if settings.stage == "decisions":
         return Decisions(network), FrozenNetwork(network, device)
-    if settings.stage != "exits":
-        raise LightTrackError(f"dytrack: stage is {settings.stage!r}, expected 'exits' or 'decisions'")
     if not recipe.teacher.checkpoint:
         return Exits(network, settings, 0), None
     path = LightTrackArchitecture.parse(recipe.teacher.architecture or MOBILE)
@@ -69,32 +68,12 @@ def prepare(recipe: Recipe, source: PairSource, device: torch.device) -> tuple[O
     return Exits(network, settings, labeller.channels), labeller
 
 
-def start_from_pictures(network: DyTrack, images: Tensor) -> None:
-    """Initialise a network without pretrained weights better than at random.
-
-    Patch embeddings become whitened principal components of the patches, position tables become waves, and keys equal
-    queries, so that from the first step a token attends to similar tokens (after Trockman and Kolter's mimetic
-    initialisation, ICML 2023).
-
-    Args:
-        images: (B, 3, side, side), normalised.
-    """
-    patches = unfold(images, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)  # (N, 3 * 16 * 16)
-    mean = patches.mean(0)
-    variance, axes = torch.linalg.eigh(torch.cov((patches - mean).T))
-    count = min(network.architecture.channels, len(variance))
-    scale = (variance[-count:] + variance.mean()).rsqrt()
+def _place_tokens(network: DyTrack) -> None:
+    """Position tables become waves; a vector marks template tokens."""
     with torch.no_grad():
-        network.patch_embed.proj.weight.zero_()[:count] = (axes[:, -count:] * scale).T.unflatten(1, (3, PATCH, PATCH))
-        weights = network.patch_embed.proj.weight.flatten(1)
-        network.patch_embed.proj.bias = nn.Parameter(-(weights @ mean))
         for table in (network.pos_embed_template, network.pos_embed_search):
             table.copy_(0.3 * _waves(table.shape[1], table.shape[2]))
-        network.pos_embed_template.add_(0.3 * torch.randn(network.architecture.channels))  # marks template tokens
-        for block in network.blocks:
-            queries, keys, _ = block.attn.qkv.weight.chunk(3)
-            nn.init.normal_(queries, std=0.04)
-            keys.copy_(queries)
+        network.pos_embed_template.add_(0.3 * torch.randn(network.architecture.channels))
 
 
 class Exits(Objective):
@@ -131,30 +110,25 @@ class Exits(Objective):
             losses |= {f"centre_{index}": weight * centre, f"box_{index}": weight * overlap}
         overlaps = torch.stack([iou(output.prediction.box.float(), box) for output in outputs], 1).detach()
         if targets is not None:
-            losses["teacher"] = self._settings.teacher_features * self._teacher_loss(outputs, targets)
+            # Each exit's tokens predict the teacher's features at the same place.
+            each = [
+                reading_loss(reader, output.template, output.passed.tokens, targets)
+                for reader, output in zip(self.readers, outputs, strict=True)
+            ]
+            losses["teacher"] = self._settings.teacher_features * torch.stack(each).mean()
         if self._settings.distillation:
             mask = target_mask(box, self.network.architecture.cells)
             pairs = zip(self.projections, outputs[:-1], overlaps.T[:-1], strict=True)
-            each = [
+            learnt = [
                 self._distil(early, outputs[-1], seen * worth_imitating(overlap, overlaps[:, -1]), mask, projection)
                 for projection, early, overlap in pairs
             ]
             for name, values in zip(
-                ("distilled_features", "distilled_relations"), zip(*each, strict=True), strict=True
+                ("distilled_features", "distilled_relations"), zip(*learnt, strict=True), strict=True
             ):
                 losses[name] = self._settings.distillation * torch.stack(values).sum()
         losses["loss"] = torch.stack(list(losses.values())).sum()
         return losses | {f"iou_{k}": mean for k, mean in enumerate(_mean(overlaps, seen[:, None]))}
-
-    def _teacher_loss(self, outputs: list[Output], targets: Features) -> Tensor:
-        """Each exit's tokens predict, through a linear layer, the teacher's features at the same place."""
-        losses = []
-        for reader, output in zip(self.readers, outputs, strict=True):
-            for tokens, wanted in ((output.passed.tokens, targets.search), (output.template, targets.template)):
-                spread = wanted.std((0, 1))
-                standard = (wanted - wanted.mean((0, 1))) / (spread + 0.1 * spread.mean())
-                losses.append(mse_loss(reader(tokens).float(), standard))
-        return torch.stack(losses).mean()
 
     def _distil(
         self, early: Output, last: Output, worth: Tensor, mask: Tensor, projection: nn.Module

@@ -82,7 +82,10 @@ class LightTrackObjective(Objective):
         if side == batch.search.shape[-1]:
             return batch, targets
         generator = torch.Generator().manual_seed(1_000_003 * self._seed + step)
-        return cut_windows(batch, targets, side, self.network.architecture.stride, generator)
+        # Windows begin at cells of both the student's map and the teacher's.
+        stride = self.network.architecture.stride
+        cells = batch.search.shape[-1] // stride if targets is None else targets.logits.shape[-1]
+        return cut_windows(batch, targets, side, max(stride, batch.search.shape[-1] // cells), generator)
 
     def fresh(self, name: str) -> bool:
         return name.startswith("head.")
@@ -106,15 +109,19 @@ class LightTrackObjective(Objective):
             "stranger": w.stranger * torch.nn.functional.softplus(strangers).mean(),
         }
         if targets is not None:
-            score, sides = map_distillation(logits, distances, targets, trusted(targets, label))
+            # Where one map is finer, each cell of the coarser lies on every second of its cells.
+            ours, of_teacher = logits.shape[-1], targets.logits.shape[-1]
+            finer = slice(None, None, max(1, ours // of_teacher))
+            logits, distances = logits[..., finer, finer], distances[..., finer, finer]
+            score, sides = map_distillation(logits, distances, targets, trusted(targets, labels(batch, of_teacher)))
             losses |= {"teacher_cls": w.teacher_cls * score, "teacher_box": w.teacher_box * sides}
             # A path of a search may end in another stage than the teacher; its features then learn from the maps alone.
             weight = w.teacher_features * (template.shape == targets.template.shape)
-            for name, ours, theirs, channel_dim in (
+            for name, made, wanted, channel_dim in (
                 ("teacher_template", template, targets.template, 2),
                 ("teacher_search", search, targets.search, 1),
             ):
-                distance = feature_distillation(ours, theirs, channel_dim) if weight else ours.new_zeros(())
+                distance = feature_distillation(made, wanted, channel_dim) if weight else made.new_zeros(())
                 losses[name] = weight * distance
         losses["loss"] = torch.stack(list(losses.values())).sum()
         return losses

@@ -32,7 +32,8 @@ class PairSettings:
     patch: float = 0.30  # two views of any patch of any picture; of little use without a teacher
     absent: float = 0.08  # the search crop does not show the target
     backdrop: float = 0.75  # outside the picture a crop shows another picture, else the mean colour
-    frames_apart: int = 20  # between the two frames of a video, at most
+    frames_apart: int = 20  # between the two frames of a video, at most; likewise of a second template's
+    search_factor: float = 0.0  # side of the search crop where the template's is 2; 0: both at one scale
     shift: float = 64.0  # largest shift of the target from the crop's centre, pixels; half as much again in one of five
     scale: float = 0.2  # standard deviation of the log of the search crop's scale
     aspect: float = 0.08  # likewise of its aspect ratio
@@ -45,7 +46,9 @@ class PairSettings:
     noise: float = 0.1
     occlusion: float = 0.12  # a patch of another pair hides part of the target
     look_alike: float = 0.12  # a recoloured copy of the target is pasted elsewhere
-    hard: float = 0.0  # share of pairs that are shifted, scaled, stretched and turned more, with more blur, occlusion, ...
+    hard: float = (
+        0.0  # share of pairs that are shifted, scaled, stretched and turned more, with more blur, occlusion, ...
+    )
 
     def harder(self) -> PairSettings:
         return replace(
@@ -68,11 +71,13 @@ class Cropping(NamedTuple):
         tracker: name of the tracker.
         side: side of the template crop from a box's width and height, in the same units.
         black: whether crops are black outside the picture; else they have the picture's mean colour.
+        templates: of a pair; a second one is of another frame.
     """
 
     tracker: str
     side: Callable[[float, float], float]
     black: bool
+    templates: int = 1
 
 
 # Degrees; a box keeps its shape when the crop is turned, so beyond them its sides are no longer exact.
@@ -81,6 +86,7 @@ _EXACT_ROTATION = 15.0
 CROPPINGS = {
     "lighttrack": Cropping("lighttrack", context_side, black=False),
     "dytrack": Cropping("dytrack", lambda width, height: 2 * math.sqrt(width * height), black=True),
+    "mixformerv2": Cropping("mixformerv2", lambda width, height: 2 * math.sqrt(width * height), True, templates=2),
 }
 
 
@@ -88,7 +94,7 @@ class Batch(NamedTuple):
     """B pairs; crops are R, G, B.
 
     Attributes:
-        template: (B, 3, template_size, template_size) uint8.
+        template: (B, 3, template_size, template_size) uint8; of a tracker with two templates (B, 2, 3, ...).
         search: (B, 3, search_size, search_size) uint8.
         box: (B, 4) left, top, right, bottom in pixels of the search crop.
         present: (B,) 1 if the search crop shows the target, else 0.
@@ -100,6 +106,11 @@ class Batch(NamedTuple):
     box: Tensor
     present: Tensor
     exact: Tensor
+
+    @property
+    def first_template(self) -> Tensor:
+        """(B, 3, template_size, template_size), whether the tracker has one template or two."""
+        return self.template if self.template.ndim == 4 else self.template[:, 0]
 
     def to(self, device: torch.device) -> Batch:
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
@@ -136,15 +147,20 @@ class PairSource:
         plans = [self._plan(index) for index in indices]
         s, device = self.settings, self.library.device
         template = self._crops([plan.template for plan in plans], s.template_size)
+        online = self._crops([plan.online for plan in plans if plan.online], s.template_size)
         search = self._crops([plan.search for plan in plans], s.search_size)
         box = torch.tensor([plan.box for plan in plans], dtype=torch.float32, device=device)
         for i, plan in enumerate(plans):
             _paste(search, i, plan)
-        for crops, looks in ((template, [p.template for p in plans]), (search, [p.search for p in plans])):
+        for crops, looks in (
+            (template, [p.template for p in plans]),
+            (online, [p.online for p in plans if p.online]),
+            (search, [p.search for p in plans]),
+        ):
             for i, view in enumerate(looks):
                 crops[i] = view.look(crops[i])
         return Batch(
-            _to_bytes(template),
+            _to_bytes(torch.stack([template, online], 1) if len(online) else template),
             _to_bytes(search),
             box,
             torch.tensor([float(plan.present) for plan in plans], device=device),
@@ -169,7 +185,8 @@ class PairSource:
             backdrop=self._backdrop(rng),
         )
         scale = math.exp(float(np.clip(rng.normal(0, s.scale), -2.5 * s.scale, 2.5 * s.scale)))
-        side = self.cropping.side(other.width, other.height) * s.search_size / s.template_size * scale
+        scale *= s.search_factor / 2 if s.search_factor else s.search_size / s.template_size
+        side = self.cropping.side(other.width, other.height) * scale
         reach = s.shift * (1.5 if rng.random() < 0.2 else 1.0)
         shift = rng.uniform(-reach, reach, 2)  # pixels of the crop
         present = kind != "absent"
@@ -195,6 +212,7 @@ class PairSource:
         )
         return _Plan(
             template,
+            self._online(template, box, exact, rng) if self.cropping.templates == 2 else None,
             search,
             search.box_in_crop(other, s.search_size),
             present,
@@ -204,6 +222,26 @@ class PairSource:
             dice=rng.random(8).tolist(),
         )
 
+    def _online(self, template: _View, box: Box, exact: bool, rng: np.random.Generator) -> _View:
+        """A second template: the target in another frame of its video; another view of what is in no video."""
+        picture = template.picture
+        frames = next((frames for frames in self._videos if exact and picture in frames), None)
+        if frames is not None:
+            picture = self._near(frames, frames.index(picture), rng)
+            box = self.library.boxes[picture][0]
+        side = self.cropping.side(box.width, box.height)
+        return template._replace(
+            picture=picture,
+            centre=tuple(np.add(box.centre, rng.uniform(-0.05, 0.05, 2) * side)),
+            side=side * math.exp(rng.normal(0, 0.06)),
+            look=_Look.draw(rng, self.settings, grey=template.look.saturation == 0, gentle=True),
+        )
+
+    def _near(self, frames: list[int], place: int, rng: np.random.Generator) -> int:
+        """One of a video's frames that are at most `frames_apart` from the one at `place`."""
+        apart = self.settings.frames_apart
+        return frames[int(rng.integers(max(0, place - apart), min(len(frames), place + apart + 1)))]
+
     def _target(self, kind: str, rng: np.random.Generator) -> tuple[int, int, Box, Box, bool]:
         """Two pictures, the target's box in each, and whether the boxes are annotated."""
         if kind == "any":
@@ -212,8 +250,7 @@ class PairSource:
         if kind == "video":
             frames = self._videos[rng.integers(len(self._videos))]
             a = int(rng.integers(len(frames)))
-            low, high = max(0, a - self.settings.frames_apart), min(len(frames), a + self.settings.frames_apart + 1)
-            first, second = frames[a], frames[int(rng.integers(low, high))]
+            first, second = frames[a], self._near(frames, a, rng)
             return first, second, self.library.boxes[first][0], self.library.boxes[second][0], True
         if kind == "photo":
             picture = self._photos[rng.integers(len(self._photos))]
@@ -230,7 +267,7 @@ class PairSource:
 
     def _crops(self, views: list[_View], size: int) -> Tensor:
         """(B, 3, size, size) float, 0..255."""
-        return torch.stack([self._crop(view, size) for view in views])
+        return torch.stack([self._crop(view, size) for view in views]) if views else torch.empty(0, 3, size, size)
 
     def _crop(self, view: _View, size: int) -> Tensor:
         crop, outside = self._warp(view.picture, view.matrix(), size)
@@ -371,6 +408,7 @@ class _View(NamedTuple):
 
 class _Plan(NamedTuple):
     template: _View
+    online: _View | None
     search: _View
     box: list[float]
     present: bool

@@ -14,13 +14,18 @@ from lighttrack_ros.models import find_model
 from lighttrack_ros.training.recipe import Recipe
 
 
-def write_record(recipe: Recipe, target: Path) -> None:
-    """Write `{"commit", "data", "recipe"}` as JSON; a run resumed with a changed recipe writes it again.
+def write_record(recipe: Recipe, target: Path, step: int) -> None:
+    """Write `{"commit", "data", "recipe", "step"}` as JSON; a run resumed with a changed recipe writes it again.
 
     `commit` is null if this package does not run from a git checkout, and ends in "-dirty" if its files were changed.
     `data` is a SHA-256 over the names and contents of all pictures and weights that the run reads.
     """
-    record = {"commit": commit(), "data": data_hash(sources(recipe)), "recipe": dataclasses.asdict(recipe)}
+    record = {
+        "commit": commit(),
+        "data": data_hash(sources(recipe)),
+        "recipe": dataclasses.asdict(recipe),
+        "step": step,
+    }
     target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
@@ -50,8 +55,10 @@ def sources(recipe: Recipe) -> list[Path]:
         for entry in Path(folder).iterdir()
         if entry.name not in held_out
     ]
-    found += [Path(path) for path in (data.photos, recipe.teacher.checkpoint, recipe.dytrack.start) if path]
-    return found + ([find_model(recipe.start)] if recipe.start else [])
+    found += [Path(path) for path in (data.photos, data.classes, recipe.teacher.checkpoint) if path]
+    if recipe.start:
+        found.append(Path(recipe.start) if Path(recipe.start).is_file() else find_model(recipe.start))
+    return found
 
 
 def data_hash(paths: Iterable[Path]) -> str:

@@ -45,6 +45,9 @@ def _weights(graph: Path, modules: dict[str, torch.nn.Module]) -> dict[str, Tens
         raise LightTrackError("reading a model folder's weights needs the package onnx (pip install onnx)") from error
     content = onnx.load(graph).graph
     tensors = {item.name: torch.from_numpy(numpy_helper.to_array(item).copy()) for item in content.initializer}
+    for node in content.node:
+        if node.op_type == "Identity" and node.input[0] in tensors:  # the exporter stores equal tensors once
+            tensors[node.output[0]] = tensors[node.input[0]]
     state = {name[len("network.") :]: tensor for name, tensor in tensors.items() if name.startswith("network.")}
     for node in content.node:
         if node.op_type != "Conv" or node.input[1].startswith("network."):

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.training.distill import Supply, moved
-from lighttrack_ros.training.pairs import Batch
 from lighttrack_ros.training.recipe import Recipe
 
 
@@ -27,24 +26,26 @@ class Objective(nn.Module):
 
     Attributes:
         network: the student. The objective's own parameters are trained as well, and dropped in the end.
+        tracks: whether what is published is a tracker's network, which can be validated on videos.
     """
 
     network: nn.Module
+    tracks = True
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, batch: Batch, targets: Any) -> dict[str, Tensor]:
+    def forward(self, batch: Any, targets: Any) -> dict[str, Tensor]:
         """Figures by name for the curves; training minimises "loss".
 
         Args:
-            batch: pairs.
+            batch: pairs, or whatever else the objective's source supplies.
             targets: the labeller's targets for them, or None.
         """
         raise NotImplementedError
 
-    def seen(self, batch: Batch, targets: Any, step: int) -> tuple[Batch, Any]:
+    def seen(self, batch: Any, targets: Any, step: int) -> tuple[Any, Any]:
         """The part of a batch that the student sees in this step; by default all of it."""
         return batch, targets
 
@@ -69,7 +70,7 @@ class Trainer:
 
     def __init__(self, fabric: Fabric, objective: Objective, supply: Supply, recipe: Recipe, folder: Path) -> None:
         self._fabric, self._recipe, self._folder, self._supply = fabric, recipe, folder, supply
-        self._objective, self.network = objective, objective.network
+        self.objective, self.network = objective, objective.network
         objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # three times as fast on a CPU
         for name, parameter in self.network.named_parameters():
             if name.startswith(recipe.frozen):
@@ -106,7 +107,7 @@ class Trainer:
         for batch, targets in self._batches(last):
             self._set_learning_rate()
             device = self._fabric.device
-            batch, targets = self._objective.seen(batch, targets, self.step)
+            batch, targets = self.objective.seen(batch, targets, self.step)
             losses = self._model(batch.to(device), None if targets is None else moved(targets, device))
             self._fabric.backward(losses["loss"])
             self._fabric.clip_gradients(self._model, self._optimiser, max_norm=recipe.clip)
@@ -130,7 +131,7 @@ class Trainer:
         bar.close()
         return report
 
-    def _batches(self, last: int) -> Iterator[tuple[Batch, Any]]:
+    def _batches(self, last: int) -> Iterator[tuple[Any, Any]]:
         recipe = self._recipe
         loader: DataLoader[Any] = DataLoader(
             self._supply,
@@ -157,7 +158,7 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "step": self.step,
-            "objective": self._objective.state_dict(),
+            "objective": self.objective.state_dict(),
             "average": self._average.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "random": torch.get_rng_state(),
@@ -165,7 +166,7 @@ class Trainer:
         if self._fabric.is_global_zero:
             for path, content in (
                 (self._checkpoint, state),
-                (self._folder / "student.pt", self._objective.published(self.average)),
+                (self._folder / "student.pt", self.objective.published(self.average)),
             ):
                 torch.save(content, path.with_suffix(".part"))
                 os.replace(path.with_suffix(".part"), path)  # a crash while writing leaves the previous file
@@ -174,7 +175,7 @@ class Trainer:
     def _resume(self) -> None:
         state = torch.load(self._checkpoint, map_location=self._fabric.device, weights_only=True)
         try:
-            self._objective.load_state_dict(state["objective"])
+            self.objective.load_state_dict(state["objective"])
             self._average.load_state_dict(state["average"])
             self._optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError) as error:

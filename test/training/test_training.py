@@ -19,6 +19,7 @@ from lighttrack_ros.media.sequences import read_boxes
 from lighttrack_ros.models import load_model
 from lighttrack_ros.networks.dytrack import Architecture as DyTrackArchitecture
 from lighttrack_ros.networks.lighttrack import Architecture, LightTrack, load_checkpoint
+from lighttrack_ros.networks.mixformerv2 import Architecture as MixFormerV2Architecture
 from lighttrack_ros.training.data import Clip, Library, Picture, generate_scenes, read_clips, read_photos, read_videos
 from lighttrack_ros.training.distill import Supply, Targets, Teacher, normalise
 from lighttrack_ros.training.folding import fold, official_state
@@ -26,7 +27,7 @@ from lighttrack_ros.training.lighttrack import LightTrackObjective, prepare
 from lighttrack_ros.training.losses import box_loss, cell_points, labels
 from lighttrack_ros.training.pairs import Batch, PairSettings, PairSource
 from lighttrack_ros.training.prune import inherit
-from lighttrack_ros.training.recipe import DataSettings, Recipe, read_recipe
+from lighttrack_ros.training.recipe import DataSettings, Recipe, read_stages
 from lighttrack_ros.training.record import data_hash, write_record
 from lighttrack_ros.training.start import read_graphs
 from lighttrack_ros.training.trainer import Trainer
@@ -293,9 +294,10 @@ def test_a_run_writes_down_what_it_was_made_of(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "boxes.csv").write_text("file,x,y,w,h")
     recipe = Recipe(architecture=SMALL, steps=3, data=DataSettings(photos=str(photos)))
-    write_record(recipe, tmp_path / "run.json")
+    write_record(recipe, tmp_path / "run.json", step=2)
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["recipe"]["architecture"] == SMALL
+    assert record["step"] == 2
     assert record["data"] == data_hash([photos]) == data_hash([moved])
     (moved / "boxes.csv").write_text("file,x,y,w,h\n")
     assert data_hash([moved]) != record["data"]
@@ -345,6 +347,11 @@ def test_a_run_of_another_recipe_is_not_taken_up(tmp_path: Path, scene_clips: li
         ("architecture: x\nsteps: 3\nbatch_size: 9\npairs_count: 4", "pairs_count 4 is under"),
         ("architecture: x\nsteps: 3\ntracker: siamfc", "tracker is 'siamfc'"),
         ("architecture: x\nsteps: 3\nprecision: half", "precision is 'half'"),
+        ("architecture: x\nsteps: 3\ndytrack: {stage: heads}", "dytrack: stage is 'heads'"),
+        ("architecture: x\nsteps: 3\nstages: {}", "stages is {}, expected a section"),
+        ("architecture: x\nstages: {a: {steps: 3}, B: {steps: 3}}", "stages: B: expected a section"),
+        ("architecture: x\nstages: {a: {steps: 3}, b: {steps: 3, step: 3}}", "stages: b: unknown key 'step'"),
+        ("architecture: x\nsteps: 3\nstages: {a: {start: 'stage:b'}, b: {}}", "a: start is 'stage:b', and no earlier"),
         ("- a", "expected `key: value`"),
         ("a: [", "cannot be read"),
     ],
@@ -353,13 +360,28 @@ def test_a_wrong_recipe_is_named(tmp_path: Path, content: str, message: str) -> 
     path = tmp_path / "recipe.yaml"
     path.write_text(content)
     with pytest.raises(LightTrackError, match=message):
-        read_recipe(path)
+        read_stages(path, tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted(Path("lighttrack_ros/training/recipes").glob("*.yaml")), ids=lambda p: p.name)
 def test_committed_recipes_are_well_formed(path: Path) -> None:
-    recipe = read_recipe(path)
-    (DyTrackArchitecture if recipe.tracker == "dytrack" else Architecture).parse(recipe.architecture)
+    parsers = {"lighttrack": Architecture, "dytrack": DyTrackArchitecture, "mixformerv2": MixFormerV2Architecture}
+    for recipe in read_stages(path, Path("run")).values():
+        parsers[recipe.tracker].parse(recipe.architecture)
+
+
+def test_a_stage_is_the_recipe_with_its_own_changes(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "architecture: x\nsteps: 3\npairs: {blur: 0.5, noise: 0.5}\n"
+        "stages:\n"
+        "  first: {pairs: {blur: 0.25}}\n"
+        "  second: {steps: 4, start: 'stage:first', teacher: {checkpoint: 'stage:first', cache: pairs}}\n"
+    )
+    first, second = read_stages(path, tmp_path / "run").values()
+    assert (first.steps, first.pairs.blur, first.pairs.noise, first.start) == (3, 0.25, 0.5, "")
+    assert (second.steps, second.pairs.blur, second.teacher.cache) == (4, 0.5, "pairs")
+    assert second.start == second.teacher.checkpoint == str(tmp_path / "run/first/student.pt")
 
 
 def test_training_folders_are_read(shared: Path) -> None:

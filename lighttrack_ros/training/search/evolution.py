@@ -8,19 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.training.distill import normalise
-from lighttrack_ros.training.losses import cell_points
+from lighttrack_ros.training.held_out import overlaps, surest_boxes
 from lighttrack_ros.training.pairs import Batch
 from lighttrack_ros.training.supernet.network import Supernet
 from lighttrack_ros.training.supernet.space import Space
-
-_CHUNK = 16  # pairs a forward pass
 
 
 @dataclass(frozen=True)
@@ -61,26 +57,10 @@ class Found:
     front: bool
 
 
-@torch.no_grad()
 def accuracy_of(supernet: Supernet, path: str, pairs: Batch) -> float:
     """Mean overlap of the best cell's box with the target's, over pairs whose search crop shows it; 0..1."""
-    supernet.eval()
-    network = supernet.network(path)
-    overlaps = []
-    for start in range(0, len(pairs.box), _CHUNK):
-        batch = Batch(*(tensor[start : start + _CHUNK] for tensor in pairs))
-        template = network.template_features(normalise(batch.template))
-        logits, distances = network(template, normalise(batch.search))
-        n, size = logits.shape[-1], batch.search.shape[-1]
-        best = logits.flatten(1).argmax(1)
-        at = cell_points(size, n, best.device).float()
-        x, y = at[best % n], at[best // n]
-        left, top, right, bottom = (
-            distances.flatten(2).gather(2, best[:, None, None].expand(-1, 4, 1))[..., 0].unbind(1)
-        )
-        found = torch.stack([x - left, y - top, x + right, y + bottom], 1)
-        overlaps.append(_overlaps(found, batch.box)[batch.present > 0])
-    return float(torch.cat(overlaps).mean())
+    network = supernet.eval().network(path)
+    return float(overlaps(lambda batch: surest_boxes(network, batch), pairs).mean())
 
 
 def evolve(
@@ -142,10 +122,3 @@ def evolve(
         found.append(Found(path, taken, value, front=value > best))
         best = max(best, value)
     return found
-
-
-def _overlaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(B,) intersection over union of boxes (B, 4): left, top, right, bottom."""
-    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
-    shared = (high - low).clamp_min(0).prod(1)
-    return shared / ((a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - shared).clamp_min(1e-6)

@@ -24,7 +24,7 @@ from lighttrack_ros.export.graphs import OnBytes, export_graph, with_folded_norm
 from lighttrack_ros.networks.lighttrack import LightTrack
 from lighttrack_ros.runtime import Engine, load_engine
 from lighttrack_ros.training.supernet.network import Supernet
-from lighttrack_ros.training.supernet.space import Space, layers
+from lighttrack_ros.training.supernet.space import Space, timed_layers
 
 _WARM_UP = 3  # runs that are not counted
 _CALM = 25  # percentile of the rounds that is taken: others work on the machine, too
@@ -49,7 +49,7 @@ class LatencyModel:
 
     def total(self, path: str) -> float:
         """The sum of a path's layers, each measured alone."""
-        return sum(self.table[name] for name in layers(path))
+        return sum(self.table[name] for name in timed_layers(path))
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,18 @@ def fitted(table: dict[str, float], paths: Sequence[str], measured: Sequence[flo
 
 @torch.no_grad()
 def measure_layers(supernet: Supernet, timing: Timing) -> dict[str, float]:
-    """Name of each layer -> ms of it alone."""
+    """Name of each layer, see `timed_layers`, -> ms of it alone."""
     supernet.eval()
     with tempfile.TemporaryDirectory(prefix="lighttrack-search-") as scratch:
         engines = {}
         for number, (name, shape) in enumerate(_input_shapes(supernet, timing.side).items()):
             graph = Path(scratch) / f"{number}.onnx"
-            layer = supernet.layers[name]
+            layer = supernet.layers[name.removesuffix(" @8")]
             arguments: tuple[Tensor, ...] = (torch.zeros(shape),)
             module: nn.Module = layer
             if name == "stem":
                 module = nn.Sequential(layer, nn.Hardswish())
-            elif name.startswith(("cls", "reg")) and len(name.split()) == 2:
+            elif name.startswith(("cls", "reg")) and len(name.removesuffix(" @8").split()) == 2:
                 (module,) = layer.children()  # the prediction: its container has no forward of its own
             elif name.startswith("fusion"):
                 module = _Fusion(layer)
@@ -135,7 +135,7 @@ def measure_paths(supernet: Supernet, paths: Sequence[str], timing: Timing) -> l
 
 def _input_shapes(supernet: Supernet, side: int) -> dict[str, tuple[int, ...]]:
     """Name of each layer -> shape of its input, batch first."""
-    sides, n = (side // 2, side // 4, side // 8, side // 16), side // 16
+    sides, eighth = (side // 2, side // 4, side // 8, side // 16), "fusion 40" in supernet.layers
     shapes: dict[str, tuple[int, ...]] = {}
     for name, layer in supernet.layers.items():
         module: Any = layer
@@ -145,10 +145,13 @@ def _input_shapes(supernet: Supernet, side: int) -> dict[str, tuple[int, ...]]:
         elif name == "first":
             shape = (1, module.conv_dw.in_channels, side // 2, side // 2)
         elif kind == "fusion":
+            n = side // (8 if rest == ["40"] else 16)
             shape = (1, int(rest[0]), n, n)
         elif kind in ("cls", "reg"):
             first = module.conv1 if len(rest) == 3 else next(module.children())
-            shape = (1, first.in_channels, n, n)
+            shape = (1, first.in_channels, side // 16, side // 16)
+            if eighth:
+                shapes[f"{name} @8"] = (1, first.in_channels, side // 8, side // 8)
         else:
             stage, block = map(int, kind.split("-"))
             entered = sides[stage] if block == 0 else sides[min(stage + 1, 3)]

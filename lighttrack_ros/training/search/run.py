@@ -5,46 +5,47 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch.utils.flop_counter import FlopCounterMode
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.export.importer import import_checkpoint
-from lighttrack_ros.networks.lighttrack import MOBILE
-from lighttrack_ros.training.data import Library
 from lighttrack_ros.training.folding import official_state
-from lighttrack_ros.training.pairs import Batch, PairSource
-from lighttrack_ros.training.recipe import Recipe
+from lighttrack_ros.training.held_out import held_out_pairs
+from lighttrack_ros.training.recipe import SEARCHED, Recipe
 from lighttrack_ros.training.search.evolution import Cost, Found, Limits, accuracy_of, evolve
 from lighttrack_ros.training.search.latency import LatencyModel, Timing, measure_latency, measure_paths
 from lighttrack_ros.training.supernet.network import Supernet
+from lighttrack_ros.training.supernet.objective import load_supernet
 from lighttrack_ros.training.supernet.space import Space
-from lighttrack_ros.training.train import build, read_held_out, train
-
-_PAIRS = 192  # held-out pairs on which paths are compared
-_SEED = 12345  # of these pairs
+from lighttrack_ros.training.train import train_stages
 
 
-def trained_supernet(recipe: Recipe, folder: Path, threads: int = 1) -> tuple[Supernet, Space]:
-    """The supernet of a recipe with averaged weights; it is trained in `folder` as far as it is not yet.
+def trained_supernet(
+    stages: Mapping[str, Recipe], folder: Path, threads: int = 1
+) -> tuple[Supernet, Space, Recipe, dict[str, Recipe]]:
+    """The supernet of a recipe with averaged weights; its stages are trained in `folder` as far as they are not yet.
+
+    Returns:
+        the supernet, its space, its last stage, and the stages that come after it: what the winner goes through.
 
     Raises:
-        LightTrackError: the recipe is of another method, or its paths are wrong.
+        LightTrackError: the recipe has no stage of method supernet, or its paths are wrong.
     """
-    if recipe.method != "supernet":
-        raise LightTrackError(f"method is {recipe.method!r}, expected 'supernet' to search")
-    train(recipe, folder, accelerator="cpu", threads=threads)
-    fabric = Fabric(accelerator="cpu", devices=1)
-    fabric.launch()
-    supernet = build(fabric, dataclasses.replace(recipe, workers=0), folder).average
-    if not isinstance(supernet, Supernet):
-        raise LightTrackError(f"{folder}: holds no supernet")
-    return supernet.eval(), Space(recipe.teacher.architecture or MOBILE)
+    names = list(stages)
+    last = max((k for k, name in enumerate(names) if stages[name].method == "supernet"), default=None)
+    if last is None:
+        raise LightTrackError("method: no stage of the recipe is 'supernet'; expected one to search")
+    until = {name: stages[name] for name in names[: last + 1]}
+    recipe = stages[names[last]]
+    checkpoint = train_stages(until, folder, accelerator="cpu", threads=threads)
+    supernet, space = load_supernet(recipe, checkpoint)
+    return supernet, space, recipe, {name: stages[name] for name in names[last + 1 :]}
 
 
 def device_latency(supernet: Supernet, space: Space, timing: Timing, folder: Path) -> LatencyModel:
@@ -69,16 +70,6 @@ def prediction_errors(
     return [model.predict(path) / ms - 1 for path, ms in zip(paths, measured, strict=True)]
 
 
-def held_out_pairs(recipe: Recipe, side: int) -> Batch:
-    """Pairs of held-out videos with search crops of that side, the same in every call."""
-    settings = dataclasses.replace(
-        recipe.pairs, video=1.0, photo=0.0, patch=0.0, absent=0.0, look_alike=0.0, occlusion=0.0, hard=0.0,
-        search_size=side, shift=0.25 * side,
-    )  # fmt: skip
-    source = PairSource(Library(read_held_out(recipe), torch.device("cpu")), settings, _SEED)
-    return source.batch(list(range(_PAIRS)))
-
-
 def path_cost(supernet: Supernet, model: LatencyModel, path: str, side: int) -> Cost:
     """Time by the model, the rest counted."""
     network = supernet.network(path)
@@ -90,15 +81,31 @@ def path_cost(supernet: Supernet, model: LatencyModel, path: str, side: int) -> 
     return Cost(model.predict(path), (counter.get_total_flops() - before) / 2e6, parameters / 1e6)
 
 
+class Searched(NamedTuple):
+    """What a search has found.
+
+    Attributes:
+        found: all paths tried that keep the limits, the fastest first.
+        supernet, space, model: see their classes.
+        after: the recipe's stages after the supernet's.
+    """
+
+    found: list[Found]
+    supernet: Supernet
+    space: Space
+    model: LatencyModel
+    after: dict[str, Recipe]
+
+
 def search(
-    recipe: Recipe, folder: Path, limits: Limits, timing: Timing, trials: int, population: int = 32
-) -> tuple[list[Found], Supernet, Space, LatencyModel]:
-    """All paths tried that keep the limits, the fastest first; whatever of it is in `folder` already is not done again.
+    stages: Mapping[str, Recipe], folder: Path, limits: Limits, timing: Timing, trials: int, population: int = 32
+) -> Searched:
+    """Train, measure, try paths; whatever of it is in `folder` already is not done again.
 
     Raises:
         LightTrackError: see `trained_supernet` and `evolution.evolve`.
     """
-    supernet, space = trained_supernet(recipe, folder, timing.threads or 1)
+    supernet, space, recipe, after = trained_supernet(stages, folder, timing.threads or 1)
     model = device_latency(supernet, space, timing, folder)
     pairs = held_out_pairs(recipe, timing.side)
     found = evolve(
@@ -111,7 +118,24 @@ def search(
         population,
         recipe.seed,
     )
-    return found, supernet, space, model
+    return Searched(found, supernet, space, model, after)
+
+
+def retrain(after: Mapping[str, Recipe], winner: Found, model: Path, folder: Path, threads: int) -> Path:
+    """Take a path through the stages after the supernet's; returns the last student's checkpoint.
+
+    Args:
+        winner: the path.
+        model: its folder of `write_models`, from which the first such stage starts.
+
+    Raises:
+        LightTrackError: see `train.train_stages`.
+    """
+    stages = {}
+    for name, recipe in after.items():
+        start = str(model) if recipe.start == SEARCHED else recipe.start
+        stages[name] = dataclasses.replace(recipe, architecture=winner.path, start=start)
+    return train_stages(stages, folder, accelerator="cpu", threads=threads)
 
 
 def write_models(supernet: Supernet, found: Sequence[Found], folder: Path, prefix: str) -> list[Path]:

@@ -112,13 +112,16 @@ class Supernet(nn.Module):
         self.layers[name] = layer
 
     def _necks(self, space: Space, teacher: LightTrack, images: Tensor) -> None:
-        """The teacher's, and one for each other stage in which a path may end, with statistics of the teacher there."""
-        stages = len(teacher.architecture.channels)
-        for stage in sorted({int(digits[0]) for digits in space.decisions["output"]}):
-            if stage == stages - 1:
-                self._keep(
-                    f"fusion {teacher.architecture.channels[stage]}", Matching(teacher.neck, teacher.feature_fusor)
-                )
+        """The teacher's, and one for each other stage in which a path may end, with statistics of the teacher there.
+
+        Paths of stride 16 share the teacher's fusion. At stride 8 the template has four times the cells, so its fusion
+        starts fresh.
+        """
+        last = len(teacher.architecture.channels) - 1
+        self._keep(f"fusion {teacher.architecture.channels[last]}", Matching(teacher.neck, teacher.feature_fusor))
+        for channels, stride in space.output_channels.items():
+            stage = teacher.architecture.channels.index(channels)
+            if stage == last:
                 continue
             x = teacher.features.activation(teacher.features.bn1(teacher.features.conv_stem(images)))
             features = teacher.features.blocks[: stage + 2](x)
@@ -126,7 +129,12 @@ class Supernet(nn.Module):
             for norm in (neck.BN_z, neck.BN_x):
                 norm.running_mean.copy_(features.mean((0, 2, 3)))
                 norm.running_var.copy_(features.var((0, 2, 3)))
-            self._keep(f"fusion {features.shape[1]}", Matching(neck.eval(), teacher.feature_fusor))
+            fusion = teacher.feature_fusor
+            if stride == 8:
+                back, heads = teacher.architecture.path.split("+", 1)
+                path = f"{back}+{heads.split('_ops_')[0]}_ops_{stage}0"
+                fusion = LightTrack(Architecture.parse(path)).feature_fusor
+            self._keep(f"fusion {channels}", Matching(neck.eval(), fusion))
 
     def _tower(self, space: Space, name: str, teacher: LightTrack) -> None:
         """Units of each width: the teacher's where the width is its own, else fresh; kernels cut to their middle."""

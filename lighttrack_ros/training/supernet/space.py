@@ -1,7 +1,8 @@
 """Which paths a search may take: every part of a base architecture, or less of it.
 
-A path is an architecture string (`networks.lighttrack.Architecture`). Beyond the paper's choices a block may be missing
-or expand by 2, as our smaller networks do. Outputs of stride 8 are no choice: a teacher's maps of stride 16 do not fit.
+A path is an architecture string (`networks.lighttrack.Architecture`). As in the paper, the heads may read any block of
+the searched stages 1 to 3: those of stage 1 have stride 8. Beyond the paper's choices a block may be missing or expand
+by 2, as our smaller networks do.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Space:
         found: dict[str, tuple[str, ...]] = {}
         blocks = Architecture.parse(self.base).blocks
         found["output"] = tuple(
-            f"{stage}{block}" for stage in (2, 3) if stage < len(blocks) for block in range(len(blocks[stage]))
+            f"{stage}{block}" for stage in (1, 2, 3) if stage < len(blocks) for block in range(len(blocks[stage]))
         )
         for stage, choices in enumerate(blocks):
             for block, largest in enumerate(choices):
@@ -69,6 +70,13 @@ class Space:
         )
         return f"back_0{back}0+cls_{cls}+reg_{reg}_ops_{made['output']}+lite"
 
+    @property
+    def output_channels(self) -> dict[int, int]:
+        """Channels of the stages that the heads may read -> stride there."""
+        base = Architecture.parse(self.base)
+        stages = sorted({int(digits[0]) for digits in self.decisions["output"]})
+        return {base.channels[stage]: 8 if stage == 1 else 16 for stage in stages}
+
     def random_path(self, rng: np.random.Generator) -> str:
         """Each decision uniformly, as the paper samples its single paths."""
         return self.path(lambda _, digits: str(rng.choice(list(digits))))
@@ -85,6 +93,13 @@ class Space:
 
 def _within(choice: tuple[int, int] | None, largest: tuple[int, int] | None) -> bool:
     return choice is not None and largest is not None and choice[0] <= largest[0] and choice[1] <= largest[1]
+
+
+def timed_layers(path: str) -> list[str]:
+    """`layers`, where those of the heads are marked `@8` if they run at stride 8: there they take longer."""
+    if Architecture.parse(path).stride != 8:
+        return layers(path)
+    return [f"{name} @8" if name.startswith(("cls", "reg")) else name for name in layers(path)]
 
 
 def layers(path: str) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, mse_loss
 
 from lighttrack_ros.networks.lighttrack import LightTrack
 from lighttrack_ros.networks.transformer import PATCH
@@ -41,10 +41,26 @@ class FeatureTeacher:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Features:
-        return Features(*(self._of(crops, size) for crops, size in zip(batch[:2], self._sizes, strict=True)))
+        template, search = self._sizes
+        return Features(self._of(batch.first_template, template), self._of(batch.search, search))
 
     def _of(self, crops: Tensor, size: int) -> Tensor:
         cells = crops.shape[-1] // PATCH
         larger = interpolate(normalise(crops), size=(size, size), mode="bilinear", align_corners=False)
         features = self._network.search_features(larger.contiguous(memory_format=torch.channels_last))
         return adaptive_avg_pool2d(features, (cells, cells)).flatten(2).transpose(1, 2)
+
+
+def reading_loss(reader: nn.Module, template: Tensor, search: Tensor, wanted: Features) -> Tensor:
+    """Mean squared error of what `reader` makes of the tokens, in units of the features' standard deviation.
+
+    Args:
+        reader: a linear layer from the student's channels to the teacher's.
+        template, search: the student's tokens (B, tokens, channels) at the features' places.
+    """
+    losses = []
+    for tokens, features in ((search, wanted.search), (template, wanted.template)):
+        spread = features.std((0, 1))
+        standard = (features - features.mean((0, 1))) / (spread + 0.1 * spread.mean())
+        losses.append(mse_loss(reader(tokens).float(), standard))
+    return torch.stack(losses).mean()
