@@ -49,8 +49,9 @@ COMMANDS: Commands = {
     "import": ("import_", "turn a published checkpoint into a model folder"),
     "export": ("export", "rewrite a model's graphs from a checkpoint, keeping its settings"),
     "tune-exits": ("tune_exits", "set a DyTrack's thresholds from held-out videos"),
-    "train": ("train", "train or distil a LightTrack or DyTrack model"),
+    "train": ("train", "train or distil a LightTrack, MixFormerV2 or DyTrack model"),
     "search": ("search", "search a LightTrack architecture that keeps a limit of time on this device (needs torch)"),
+    "claims": ("claims", "try whether a claim of the papers shows, over several seeds (needs torch)"),
     "download": ("download", "fetch a published checkpoint and import it"),
 }
 

@@ -42,6 +42,7 @@ def train_stages(
     machines: int = 1,
     accelerator: str = "auto",
     threads: int = 1,
+    validating: bool = True,
 ) -> Path:
     """Run a recipe's stages, each in its folder of `output`, as far as they are not done; returns the last student.
 
@@ -50,6 +51,7 @@ def train_stages(
         devices: GPUs, or processes on a CPU, of each machine.
         accelerator: Lightning Fabric's name: auto, cpu, cuda.
         threads: CPU threads of each training process.
+        validating: whether students track the held-out videos now and then.
 
     Raises:
         LightTrackError: a path of a recipe is wrong, a student cannot start from what the recipe says, or a folder
@@ -65,7 +67,7 @@ def train_stages(
             continue
         if recipe.data not in pictures and recipe.method != "classes":
             pictures[recipe.data] = read_pictures(recipe)
-        _train(fabric, recipe, folder, pictures.get(recipe.data, []), threads)
+        _train(fabric, recipe, folder, pictures.get(recipe.data, []), threads, validating)
     return folder / "student.pt"
 
 
@@ -97,8 +99,8 @@ def done(recipe: Recipe, folder: Path) -> bool:
     return same and record.get("step") == recipe.steps and (folder / "student.pt").is_file()
 
 
-def _train(fabric: Fabric, recipe: Recipe, folder: Path, pictures: list[Clip], threads: int) -> None:
-    held_out = held_out_sequences(recipe)
+def _train(fabric: Fabric, recipe: Recipe, folder: Path, pictures: list[Clip], threads: int, validating: bool) -> None:
+    held_out = held_out_sequences(recipe) if validating else []
     trainer = build(fabric, recipe, folder, pictures)
     if fabric.is_global_zero:
         write_record(recipe, folder / "run.json", trainer.step)

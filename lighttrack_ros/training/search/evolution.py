@@ -48,7 +48,7 @@ class Found:
 
     Attributes:
         accuracy: see `accuracy_of`.
-        front: none that was tried is both faster and more accurate.
+        front: none that was tried is both cheaper and more accurate.
     """
 
     path: str
@@ -72,6 +72,7 @@ def evolve(
     journal: Path,
     population: int = 32,
     seed: int = 0,
+    by: str = "ms",
 ) -> list[Found]:
     """Try paths until so many have been tried, by all processes that share the journal together.
 
@@ -79,9 +80,10 @@ def evolve(
         cost, accuracy: of a path.
         journal: a file; what is in it already counts, and other machines may write it at the same time.
         population: paths a generation.
+        by: the cost that is to be small: ms, mmacs or parameters.
 
     Returns:
-        All paths within the limits, the fastest first.
+        All paths within the limits, the cheapest first.
 
     Raises:
         LightTrackError: the journal is of another search, or no path that was tried keeps the limits.
@@ -89,7 +91,7 @@ def evolve(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     study = optuna.create_study(
-        study_name=f"{space.base} {limits}",
+        study_name=f"{space.base} {limits} by {by}",
         storage=JournalStorage(JournalFileBackend(str(journal))),
         sampler=optuna.samplers.NSGAIISampler(population_size=population, seed=seed),
         directions=["minimize", "maximize"],
@@ -106,7 +108,7 @@ def evolve(
             trial.set_constraint(name, share)
         keeps = all(share <= 0 for share in excess.values())
         trial.set_user_attr("keeps", keeps)
-        return taken.ms, accuracy(path) if keeps else 0.0
+        return asdict(taken)[by], accuracy(path) if keeps else 0.0
 
     while (tried := len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))) < trials:
         study.optimize(objective, n_trials=min(population, trials - tried))
@@ -118,7 +120,7 @@ def evolve(
         raise LightTrackError(f"none of {tried} paths keeps {limits}: raise the limits or try more")
     best = -np.inf
     found = []
-    for path, (taken, value) in sorted(kept.items(), key=lambda item: (item[1][0].ms, -item[1][1])):
+    for path, (taken, value) in sorted(kept.items(), key=lambda item: (asdict(item[1][0])[by], -item[1][1])):
         found.append(Found(path, taken, value, front=value > best))
         best = max(best, value)
     return found
