@@ -80,6 +80,18 @@ class Window:
         }
 
 
+def grown_between(first: Window, last: Window) -> list[str]:
+    """What grew, in words."""
+    grown = [
+        f"{name} grew from {getattr(first, name)} to {getattr(last, name)}"
+        for name in ("descriptors", "threads")
+        if getattr(last, name) > getattr(first, name)
+    ]
+    if last.memory > MEMORY_LIMIT * first.memory + MEMORY_SLACK:
+        grown.append(f"memory grew from {first.memory / 1e6:.0f} to {last.memory / 1e6:.0f} MB")
+    return grown
+
+
 @dataclass(frozen=True)
 class Soaked:
     """What a run came to.
@@ -214,13 +226,7 @@ class _Run:
         self._spin_until(time.monotonic() + _REST)
         tell(_line(len(self._windows), self._windows[-1]))
         first, last = self._windows[0], self._windows[-1]
-        grown = [
-            f"{name} grew from {getattr(first, name)} to {getattr(last, name)}"
-            for name in ("descriptors", "threads")
-            if getattr(last, name) > getattr(first, name)
-        ]
-        if last.memory > MEMORY_LIMIT * first.memory + MEMORY_SLACK:
-            grown.append(f"memory grew from {first.memory / 1e6:.0f} to {last.memory / 1e6:.0f} MB")
+        grown = grown_between(first, last)
         slower = last.figures()["p99_ms"] > LATENCY_LIMIT * first.figures()["p99_ms"]
         return Soaked(self._windows, played, self._boxes, self._boxes_answered, self._counts, grown, slower)
 
