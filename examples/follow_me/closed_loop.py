@@ -24,8 +24,8 @@ import rclpy
 from geometry_msgs.msg import TwistStamped
 from sensor_msgs.msg import CameraInfo, Image
 
-from lighttrack_ros.commands.arguments import parse_size
 from lighttrack_ros.geometry import Box
+from lighttrack_ros.media.frames import parse_size
 from lighttrack_ros.media.scene import Pursuit
 from lighttrack_ros.models import load_model
 from lighttrack_ros.msg import InitBox, TrackedTarget

@@ -16,6 +16,7 @@ FOLDER = ROOT / "examples/follow_me"
 
 def test_the_target_stays_in_the_middle_third(monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", str(free_domain()))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the checkout's sources
     command = [sys.executable, str(FOLDER / "closed_loop.py"), "--seconds", "5", "--size", "320x240", "--rate", "12"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
