@@ -55,6 +55,18 @@ def generate_launch_description() -> LaunchDescription:
             choices=["true", "false"],
             description="true: start the node again, after 2 s, when its process has ended by itself or was killed.",
         ),
+        DeclareLaunchArgument(
+            "viewer",
+            default_value="false",
+            choices=["true", "false"],
+            description="true: serve a page on which a person points at the target and watches it (docs/viewer.md).",
+        ),
+        DeclareLaunchArgument(
+            "viewer_address",
+            default_value="127.0.0.1",
+            description="What the page is served on; any other than 127.0.0.1, e.g. 0.0.0.0, asks for a token.",
+        ),
+        DeclareLaunchArgument("viewer_port", default_value="8520", description="TCP port of the page."),
     ]
     for name, (description, _, choices) in PARAMETERS.items():
         among = choices and [NOT_GIVEN, *choices]
@@ -69,7 +81,9 @@ def _tracker(context):
         if LaunchConfiguration(name).perform(context) != NOT_GIVEN:
             given[name] = ParameterValue(LaunchConfiguration(name), value_type=kind)
     file = LaunchConfiguration("params_file").perform(context)
+    viewer = [_viewer(given)] if LaunchConfiguration("viewer").perform(context) == "true" else []
     return [
+        *viewer,
         Node(
             package="lighttrack_ros",
             executable="tracker_node",
@@ -81,5 +95,19 @@ def _tracker(context):
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             respawn=LaunchConfiguration("respawn").perform(context) == "true",
             respawn_delay=2.0,
-        )
+        ),
     ]
+
+
+def _viewer(given):
+    """The page's process, beside the tracker in the same namespace."""
+    where = ["--address", LaunchConfiguration("viewer_address"), "--port", LaunchConfiguration("viewer_port")]
+    return Node(
+        package="lighttrack_ros",
+        executable="lighttrack",
+        arguments=["view", *where],
+        name="viewer",
+        namespace=LaunchConfiguration("namespace"),
+        output="screen",
+        parameters=[{"use_sim_time": given["use_sim_time"]}] if "use_sim_time" in given else [],
+    )

@@ -55,7 +55,7 @@ class Viewer:
 
     def __init__(self, *arguments: str, port: int = 0, command: str = "view") -> None:
         self.output = ""
-        whole = [sys.executable, "-m", "lighttrack_ros", command, *arguments[:1], "--port", str(port), *arguments[1:]]
+        whole = [sys.executable, "-m", "lighttrack_ros", command, *arguments, "--port", str(port)]
         self.process = subprocess.Popen(
             whole, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
@@ -175,11 +175,18 @@ class SlowLink:
 
     def __init__(self, port: int, delay: float) -> None:
         self._target, self._delay = port, delay
+        self._moving = threading.Event()
+        self._moving.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def stall(self) -> None:
+        """Carry nothing any more."""
+        self._moving.clear()
+
     def close(self) -> None:
+        self._moving.set()
         self._listener.close()
 
     def _accept(self) -> None:
@@ -212,6 +219,7 @@ class SlowLink:
                         news.wait_for(lambda: waiting)
                         due, data = waiting.pop(0)
                     time.sleep(max(0.0, due - time.monotonic()))
+                    self._moving.wait()
                     if not data:
                         break
                     other.sendall(data)

@@ -18,7 +18,15 @@ from lighttrack_ros.media.frames import parse_size
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
 from lighttrack_ros.outputs import check_outputs, write_json
 from lighttrack_ros.pictures.plot_file import check_plot
-from lighttrack_ros.rig.latency_bench import LOADED, Overload, Steady, measure_overload, measure_steady, measure_step
+from lighttrack_ros.rig.latency_bench import (
+    LOADED,
+    VIEWED,
+    Overload,
+    Steady,
+    measure_overload,
+    measure_steady,
+    measure_step,
+)
 from lighttrack_ros.rig.latency_clips import clip_of_bag, clip_of_scene, clip_of_sequence
 from lighttrack_ros.rig.latency_rig import ECHO, NODE, Clip, Rig
 
@@ -43,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--load", type=int, default=0, metavar="N", help="measure beside N busy processes too (default: %(default)s)"
     )
+    parser.add_argument("--viewer", action="store_true", help="measure while somebody watches on the viewer's page too")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
         "--rate", default="30", help="frames per second; max: the highest rate with under 5 % missed (default: 30)"
@@ -77,8 +86,9 @@ def run(args: argparse.Namespace) -> int:
         raise LightTrackError(f"--seconds is {args.seconds}, expected 0.5 to 86400")
     if not 0 <= args.load <= 1000:
         raise LightTrackError(f"--load is {args.load}, expected a number of busy processes, 0 to 1000")
-    if args.load and factors is not None:
-        raise LightTrackError("--load and --overload: one at a time")
+    for name in ("load", "viewer"):
+        if getattr(args, name) and factors is not None:
+            raise LightTrackError(f"--{name} and --overload: one at a time")
     parameters = {name: getattr(args, name) for name in ("threads", "spin", "nice", "fifo_priority")}
     parameters = {name: value for name, value in parameters.items() if value not in (None, False)}
     if args.plot is not None:
@@ -102,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
                 subtitle = f"cameras faster than the tracker, {args.seconds:g} s each; {describe_machine()}"
                 _plot_overload(args.plot, title, subtitle, factors, overload)
         else:
-            steady = measure_steady(rig, rate, args.runs, args.seconds, _tell, args.load)
+            steady = measure_steady(rig, rate, args.runs, args.seconds, _tell, args.load, args.viewer)
             figures = steady.figures
             _print_steady(figures)
             if args.plot is not None:
@@ -151,21 +161,22 @@ def _print_steady(figures: dict[str, Any]) -> None:
     print(f"\n{'ms':34}" + "".join(f"{name:>8}" for name in columns))
     rows = [("end-to-end latency, node", node["latency_ms"]), ("end-to-end latency, echo", echo["latency_ms"])]
     rows += [(f"  {name}", node["parts_ms"][name]) for name in PARTS]
-    loaded = figures.get(LOADED)
-    if loaded:
-        rows.append((f"node beside {figures['load']} busy processes", loaded["latency_ms"]))
-        rows += [(f"  {name}", loaded["parts_ms"][name]) for name in PARTS]
+    beside = {LOADED: f"beside {figures.get('load')} busy processes", VIEWED: "with somebody at the viewer"}
+    beside = {who: words for who, words in beside.items() if who in figures}
+    for who, words in beside.items():
+        rows.append((f"node {words}", figures[who]["latency_ms"]))
+        rows += [(f"  {name}", figures[who]["parts_ms"][name]) for name in PARTS]
     for name, row in rows:
         print(f"{name:34}" + "".join(f"{row[column]:8.2f}" for column in columns))
     print(
         f"the node adds to the transport    {added['all']:8.2f} (network {added['network']:.2f}, "
         f"all else {added['rest']:.2f})"
     )
-    if loaded:
-        ratios = {name: loaded["latency_ms"][name] / node["latency_ms"][name] for name in ("p50", "p95", "p99")}
-        words = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
-        print(f"beside {figures['load']} busy processes the node's latency is, times the other: {words}")
-    for who, of in ((NODE, node), (ECHO, echo), *([(LOADED, loaded)] if loaded else [])):
+    for who, words in beside.items():
+        ratios = {name: figures[who]["latency_ms"][name] / node["latency_ms"][name] for name in ("p50", "p95", "p99")}
+        listed = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+        print(f"{words} the node's latency is, times the other: {listed}")
+    for who, of in ((NODE, node), (ECHO, echo), *((who, figures[who]) for who in beside)):
         jitter, frames, rate = of["jitter_ms"], of["frames"], of["rate_hz"]
         print(
             f"{who}: jitter mean {jitter['mean']:.2f}, max {jitter['max']:.2f} ms; {frames['sent']:.0f} frames sent, "
@@ -175,6 +186,8 @@ def _print_steady(figures: dict[str, Any]) -> None:
         cpu = ", ".join(f"{name} {share:.1f}" for name, share in of["cpu_percent"].items())
         memory = ", ".join(f"{name} {size:.0f}" for name, size in of["memory_mb"].items())
         print(f"{who}: % of a core: {cpu}; resident MB: {memory}")
+    if VIEWED in beside:
+        print(f"the page got {figures['page']}")
     others = max(node["cpu_percent"]["others"], echo["cpu_percent"]["others"])
     if others > _BUSY:
         print(f"the machine is busy: others took {others:.0f} % of a core; only ratios of these figures are reliable")

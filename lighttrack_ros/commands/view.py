@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_page_arguments(parser)
     node = parser.add_argument_group("for a tracker node")
-    node.add_argument("--tracker", help="the node's full name, e.g. /drone1/tracker (default: /tracker)")
+    node.add_argument("--tracker", help="the node's name, e.g. /drone1/tracker (default: tracker)")
     node.add_argument(
         "--keep-megabytes",
         type=int,
@@ -88,7 +88,7 @@ def _view_node(args: argparse.Namespace) -> int:
     megabytes = 256 if args.keep_megabytes is None else args.keep_megabytes
     with (
         stopping(stop.set),
-        TrackerSource(args.tracker or "/tracker", megabytes, args.ros_args or []) as source,
+        TrackerSource(args.tracker or "tracker", megabytes, args.ros_args or []) as source,
         serving(source, args.address, args.port),
     ):
         stop.wait()

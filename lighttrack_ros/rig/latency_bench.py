@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ _EASY_RATE = 15.0  # Hz: at which what a step takes is found out
 _PROBE_SECONDS = 3.0
 _PROBES = 14
 LOADED = "loaded"  # the node's figures beside busy processes
+VIEWED = "viewed"  # and while somebody watches it on the viewer's page
 
 Tell = Callable[[str], object]  # what is going on, a line each
 
@@ -32,7 +34,7 @@ class Steady:
 
     node: list[Run]
     echo: list[Run]
-    loaded: list[Run]  # of the node, while other processes were busy; empty if none were to be
+    beside: dict[str, list[Run]]  # of the node, while something else was at work: LOADED, VIEWED
     figures: dict[str, Any]
 
 
@@ -46,13 +48,16 @@ class Overload:
     figures: dict[str, Any]
 
 
-def measure_steady(rig: Rig, rate: float, count: int, seconds: float, tell: Tell, load: int = 0) -> Steady:
+def measure_steady(
+    rig: Rig, rate: float, count: int, seconds: float, tell: Tell, load: int = 0, viewer: bool = False
+) -> Steady:
     """Runs of tracker and echo in turn at a rate that the tracker may keep up with.
 
     Args:
         rate: frames a second; inf looks for the highest of which less than 5 % is missed.
         count, seconds: how many runs of each, and of what length.
         load: busy processes beside a further run of the tracker in each turn.
+        viewer: whether there is another run in each turn, while somebody watches on the viewer's page.
 
     Raises:
         LightTrackError: a process ended, too few boxes came, or no rate is low enough.
@@ -61,18 +66,23 @@ def measure_steady(rig: Rig, rate: float, count: int, seconds: float, tell: Tell
     if math.isinf(rate):
         peak = rate = _peak_throughput(rig, tell)
     runs: dict[str, list[Run]] = {NODE: [], ECHO: []}
-    loaded = []
+    company: dict[str, Callable[[], AbstractContextManager[None]]] = {}
+    if load:
+        company[LOADED] = lambda: busy_processes(load)
+    if viewer:
+        company[VIEWED] = rig.viewer
+    beside: dict[str, list[Run]] = {name: [] for name in company}
     for number in range(count):
         for who in (NODE, ECHO) if number % 2 else (ECHO, NODE):
             runs[who].append(rig.measure(who, rate, seconds))
         p50s = {who: 1e3 * float(np.median(of[-1].latencies)) for who, of in runs.items()}
         words = f"node p50 {p50s[NODE]:.2f} ms, echo p50 {p50s[ECHO]:.2f} ms"
         words += f", {runs[NODE][-1].missed} missed"
-        if load:
-            with busy_processes(load):
-                loaded.append(rig.measure(NODE, rate, seconds))
-            words += f"; beside {load} busy processes p50 {1e3 * float(np.median(loaded[-1].latencies)):.2f} ms"
-            words += f", {loaded[-1].missed} missed"
+        for name, join in company.items():
+            with join():
+                run = rig.measure(NODE, rate, seconds)
+            beside[name].append(run)
+            words += f"; {name} p50 {1e3 * float(np.median(run.latencies)):.2f} ms, {run.missed} missed"
         tell(f"run {number + 1} of {count}: {words}")
     each = {who: [run.figures() for run in of] for who, of in runs.items()}
     figures: dict[str, Any] = {"rate_hz": rate, "seconds": seconds, "runs": count}
@@ -81,10 +91,14 @@ def measure_steady(rig: Rig, rate: float, count: int, seconds: float, tell: Tell
     figures |= {who: latency.conclude(of) for who, of in each.items()}
     figures["added_ms"] = latency.added(runs[NODE], runs[ECHO])
     if load:
-        each[LOADED] = [run.figures() for run in loaded]
-        figures |= {"load": load, LOADED: latency.conclude(each[LOADED])}
+        figures["load"] = load
+    for name, of_it in beside.items():
+        each[name] = [run.figures() for run in of_it]
+        figures[name] = latency.conclude(each[name])
+    if viewer:
+        figures["page"] = rig.watched
     figures["each_run"] = each
-    return Steady(runs[NODE], runs[ECHO], loaded, figures)
+    return Steady(runs[NODE], runs[ECHO], beside, figures)
 
 
 def measure_step(rig: Rig) -> float:

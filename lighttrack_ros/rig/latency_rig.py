@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,12 @@ class Rig:
     Args:
         folder: for logs.
         parameters: further ones of the node, by name.
+
+    Attributes:
+        watched: what came to the page of the last `viewer`, in words.
     """
+
+    watched = ""
 
     def __init__(
         self, clip: Clip, model: Model, backend: str, folder: Path, parameters: Mapping[str, object] | None = None
@@ -68,6 +74,7 @@ class Rig:
             echo_command += ["--compressed"]
         echo_command += ["--ros-args", "-r", f"__ns:={self._namespaces[ECHO]}"]
         self._commands = {NODE: node_command, ECHO: echo_command}
+        self._viewer: Child | None = None
         self._runs = 0
         self._target_id = ""
         self._began = 0  # nanoseconds; boxes of older images are the run's before
@@ -98,6 +105,31 @@ class Rig:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
+    @contextlib.contextmanager
+    def viewer(self) -> Iterator[None]:
+        """Somebody watches the node on the viewer's page while the block runs.
+
+        Raises:
+            LightTrackError: the viewer or who watches ends.
+        """
+        tracker = f"{self._namespaces[NODE]}/tracker"
+        command = [sys.executable, "-m", "lighttrack_ros", "view", "--tracker", tracker, "--port", "0"]
+        with Child(command, self._folder / "viewer.log") as self._viewer:
+            limit = time.monotonic() + _FIRST_BOX
+            while not (found := re.search(r"page: (\S+)", self._viewer.log.read_text(encoding="utf-8"))):
+                self._observer.spin_once()
+                if self._viewer.status is not None or time.monotonic() > limit:
+                    raise LightTrackError(f"the viewer does not come up ({self._viewer.last_words})")
+            watch = [sys.executable, "-m", "lighttrack_ros.rig.watcher", found[1]]
+            try:
+                with Child(watch, self._folder / "watcher.log") as watcher:
+                    yield
+                    if watcher.status is not None:
+                        raise LightTrackError(f"who watches has ended ({watcher.last_words})")
+                    self.watched = watcher.last_words
+            finally:
+                self._viewer = None
+
     def measure(self, who: str, rate: float, seconds: float) -> Run:
         """Show the clip to one of the nodes for so long.
 
@@ -125,6 +157,8 @@ class Rig:
             begin = self._wait_for_first_box(camera, node) + _WARM_UP
             end = begin + seconds
             pids = {"camera": camera.pid, who: node.pid, "observer": os.getpid()}
+            if self._viewer is not None:
+                pids["viewer"] = self._viewer.pid
             due = begin
             while (now := time.monotonic()) < end + _REST:
                 self._observer.spin_once()

@@ -20,7 +20,8 @@ from lighttrack_ros.node.parameters import Parameters  # noqa: E402
 from lighttrack_ros.node.transport import transport_environment  # noqa: E402
 
 LAUNCH_FILE = ROOT / "launch/tracker.launch.py"
-OF_THE_LAUNCH = {"image_topic", "namespace", "params_file", "log_level", "respawn"}
+OF_THE_VIEWER = {"viewer", "viewer_address", "viewer_port"}
+OF_THE_LAUNCH = {"image_topic", "namespace", "params_file", "log_level", "respawn", *OF_THE_VIEWER}
 OF_THE_NODE = {"model", "backend", "threads", "image_transport", "reliability", "autostart"}
 
 

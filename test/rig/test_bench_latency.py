@@ -49,17 +49,20 @@ def environment():
 def test_a_bag_gives_figures_that_add_up_and_a_picture(bag, model, tmp_path, environment):
     out = bench(
         "--bag", bag, "--model", model, "--rate", "10", "--runs", "1", "--seconds", "2",
-        "--load", "1", "--threads", "1",
+        "--load", "1", "--viewer", "--threads", "1",
         "--json", tmp_path / "figures.json", "--plot", tmp_path / "plot.png", environment=environment,
     )  # fmt: skip
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["load"] == 1
-    for who in ("node", "echo", "loaded"):
+    assert "pictures a second" in figures["page"]
+    for who in ("node", "echo", "loaded", "viewed"):
         frames, latency = figures[who]["frames"], figures[who]["latency_ms"]
         assert frames["sent"] == frames["received"] + frames["missed"]
         assert 10 <= frames["sent"] <= 21
         assert 0 < latency["min"] <= latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["max"]
-        assert set(figures[who]["cpu_percent"]) == {"camera", who.replace("loaded", "node"), "observer", "others"}
+        viewer = {"viewer"} if who == "viewed" else set()
+        who_works = "echo" if who == "echo" else "node"
+        assert set(figures[who]["cpu_percent"]) == {"camera", who_works, "observer", "others", *viewer}
         assert all(size > 20 for size in figures[who]["memory_mb"].values())
     parts = figures["node"]["parts_ms"]
     assert list(parts) == list(PARTS)
@@ -70,6 +73,7 @@ def test_a_bag_gives_figures_that_add_up_and_a_picture(bag, model, tmp_path, env
     assert cv2.imread(str(tmp_path / "plot.png")).shape[1] == 1600
     for words in (
         "node beside 1 busy processes",
+        "with somebody at the viewer the node's latency is, times the other: p50",
         "times the other: p50",
         "the node adds to the transport",
         "end-to-end latency, node",
