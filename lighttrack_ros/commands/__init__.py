@@ -132,9 +132,12 @@ def _main(arguments: list[str]) -> int:
         print(f"lighttrack {arguments[0]}: {where}cannot be written ({error.strerror})", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        if not _OF_ROS.fullmatch(error.name or ""):
+        name = error.name or ""
+        extra = _EXTRAS.get(name.partition(".")[0])
+        if extra is None and not _OF_ROS.fullmatch(name):
             raise
-        print(f"lighttrack {arguments[0]}: {NO_ROS} ({error})", file=sys.stderr)
+        words = NO_ROS if extra is None else f"needs a further package: pip install 'lighttrack_ros[{extra}]'"
+        print(f"lighttrack {arguments[0]}: {words} ({error})", file=sys.stderr)
         return 1
 
 
@@ -150,6 +153,15 @@ def _with_negative_values(arguments: list[str]) -> list[str]:
     return joined
 
 
+# Packages that only some commands import, and the extra that brings them.
+_EXTRAS = {
+    "torch": "import",
+    "onnx": "import",
+    "safetensors": "import",
+    "lightning": "train",
+    "lightning_fabric": "train",
+    "optuna": "search",
+}
 _OF_ROS = re.compile(r"rclpy(\..*)?|\w+_(msgs|interfaces)(\..*)?|std_srvs(\..*)?|lighttrack_ros\.(msg|srv)")
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lighttrack_ros.media.sequences import find_sequences
 from lighttrack_ros.models import DEFAULT_MODEL, load_model
 from lighttrack_ros.outputs import check_writable
-from lighttrack_ros.runtime.calibration import Measured
 from lighttrack_ros.runtime.ranges import FILE
-from lighttrack_ros.trackers.calibrate import calibrate
+
+if TYPE_CHECKING:
+    from lighttrack_ros.runtime.calibration import Measured
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from lighttrack_ros.trackers.calibrate import calibrate  # loads onnx, an extra
+
     model = load_model(args.model)
     check_writable(model.folder / FILE)
     sequences = find_sequences(args.sequences, args.only, args.skip)

@@ -147,6 +147,8 @@ def test_no_home_and_nobody_who_reads_to_the_end(clip):
     ],
 )
 def test_ctrl_c_is_answered_quietly(clip, shared, arguments):
+    if arguments[0] == "bench":
+        pytest.importorskip("torch", reason="needs torch")
     filled = [text.format(clip=clip, folder=clip.parent, shared=shared) for text in arguments]
     process = subprocess.Popen([sys.executable, "-m", "lighttrack_ros", *filled], stdout=-1, stderr=-1)
     time.sleep(1.5)  # Python itself has started by then

@@ -38,13 +38,31 @@ def test_every_command_has_a_help_and_needs_neither_torch_nor_rclpy_for_it(name)
     """On a robot there is no torch, on a laptop without ROS there is no rclpy."""
     script = (
         "import sys\n"
-        "for module in ('torch', 'rclpy'): sys.modules[module] = None\n"
+        "for module in ('torch', 'onnx', 'rclpy'): sys.modules[module] = None\n"
         "from lighttrack_ros.commands import main\n"
         f"main([{name!r}, '--help'])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"usage: lighttrack {name}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "extra"),
+    [
+        (["bench", "models"], "torch", "import"),
+        (["calibrate", "--sequences", "."], "onnx", "import"),
+        (["train", "nano"], "torch", "import"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(command, module, extra):
+    script = (
+        f"import sys; sys.modules[{module!r}] = None; import lighttrack_ros.commands as c; sys.exit(c.main({command}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"pip install 'lighttrack_ros[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [["compile"], ["selftest", "--gpu"]])

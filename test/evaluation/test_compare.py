@@ -191,6 +191,7 @@ def test_frames_and_truth_of_different_number_are_refused(tmp_path):
 
 
 def test_the_plain_port_is_the_same_tracker(scenes, model):
+    pytest.importorskip("onnx", reason="needs onnx")
     loaded = load_model(model)
     parameters = dataclasses.replace(loaded.hyper_parameters, near_size=0, middle_size=0, whole_interval=0)
     loaded = dataclasses.replace(loaded, hyper_parameters=parameters)

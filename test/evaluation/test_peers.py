@@ -12,6 +12,8 @@ from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media.sequences import load_sequence
 
+pytest.importorskip("onnx", reason="needs onnx to give the authors' graphs static shapes")
+
 
 def peer(shared, name):
     folder = shared / "peers" / name

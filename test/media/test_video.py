@@ -68,7 +68,7 @@ def test_behind_a_damaged_stretch_reading_goes_on_and_what_is_missing_is_said(sh
     assert damaged.shortfall == "46 of the 60 frames that the file announces could be decoded"
     cut = VideoFile(shared / "cases/23_truncated/cut.mp4")
     read = sum(1 for _ in cut)
-    assert 28 <= read <= 30
+    assert 27 <= read <= 30  # as FFmpeg's version goes on or not
     assert cut.shortfall == f"{read} of the 60 frames that the file announces could be decoded"
     whole = VideoFile(shared / "cases/base_clip.mp4")
     assert sum(1 for _ in whole) == 60
