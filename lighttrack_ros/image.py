@@ -73,11 +73,11 @@ class Intensities:
     def __init__(self, fixed: tuple[float, float] | None = None) -> None:
         self._fixed = fixed
         self._range: tuple[float, float] | None = None
-        self._target: Box | None = None
+        self._targets: tuple[Box, ...] = ()
 
-    def start(self, target: Box | None = None) -> None:
-        """Measure the range again on the next image, and on the target in it, which may be few of its pixels."""
-        self._range, self._target = None, target
+    def start(self, *targets: Box) -> None:
+        """Measure the range again on the next image, and on the targets in it, which may be few of its pixels."""
+        self._range, self._targets = None, targets
 
     def range_of(self, values: npt.NDArray[Any]) -> tuple[float, float]:
         """Lowest and highest value for one image, (height, width) or (height, width, channels), of any type."""
@@ -90,11 +90,12 @@ class Intensities:
                 self._range = None
         if self._range is None:
             self._range = _held(sample)
-            target = _measured(_inside(values, self._target)) if self._target is not None else sample[:0]
-            if target.size:
-                low, high = _held(target)
-                self._range = min(self._range[0], low), max(self._range[1], high)
-            self._target = None
+            for target in self._targets:
+                inside = _measured(_inside(values, target))
+                if inside.size:
+                    low, high = _held(inside)
+                    self._range = min(self._range[0], low), max(self._range[1], high)
+            self._targets = ()
         return self._range
 
 

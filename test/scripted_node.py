@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout's s
 from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame
-from lighttrack_ros.node import tracker_node
+from lighttrack_ros.node import loading
 from lighttrack_ros.node.__main__ import main
 from lighttrack_ros.trackers.base import Estimate, Tracker
 
@@ -38,7 +38,7 @@ class ScriptedTracker(Tracker):
             threading.Event().wait()
         if word in ("fail", "no file"):
             if word == "no file":
-                tracker_node.create_tracker = cannot_be_loaded
+                loading.create_tracker = cannot_be_loaded
             raise EngineError("the backend failed")
         return Estimate(self.target, 0.999)
 
@@ -47,10 +47,10 @@ class ScriptedTracker(Tracker):
 
 
 def cannot_be_loaded(*_: object) -> Tracker:
-    tracker_node.create_tracker = lambda *_: ScriptedTracker()  # the next time it can
+    loading.create_tracker = lambda *_: ScriptedTracker()  # the next time it can
     raise LightTrackError("no such file")
 
 
 if __name__ == "__main__":
-    tracker_node.create_tracker = lambda *_: ScriptedTracker()
+    loading.create_tracker = lambda *_: ScriptedTracker()
     sys.exit(main())

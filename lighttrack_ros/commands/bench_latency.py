@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -26,9 +27,11 @@ from lighttrack_ros.rig.latency_bench import (
     measure_overload,
     measure_steady,
     measure_step,
+    measure_targets,
 )
 from lighttrack_ros.rig.latency_clips import clip_of_bag, clip_of_scene, clip_of_sequence
 from lighttrack_ros.rig.latency_rig import ECHO, NODE, Clip, Rig
+from lighttrack_ros.session import MOST_TARGETS
 
 _BUSY = 20.0  # percent of a core that others may take before the figures are of them
 _FACTORS = (2.0, 5.0, 20.0)
@@ -63,6 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FACTOR",
         help="measure cameras this many times faster than the tracker instead (default: 2 5 20)",
     )
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="measure what further targets cost instead: 1 2 4 8 (docs/performance.md)",
+    )
     parser.add_argument("--runs", type=int, default=5, help="the best and the worst are dropped (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each run (default: %(default)g)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
@@ -89,6 +99,12 @@ def run(args: argparse.Namespace) -> int:
     for name in ("load", "viewer"):
         if getattr(args, name) and factors is not None:
             raise LightTrackError(f"--{name} and --overload: one at a time")
+    if args.targets is not None:
+        if factors is not None or args.load or args.viewer or args.plot is not None or math.isinf(rate):
+            words = "--overload, --load, --viewer or --plot"
+            raise LightTrackError(f"--targets goes with a --rate in numbers, and not with {words}")
+        if not all(1 <= number <= MOST_TARGETS for number in args.targets):
+            raise LightTrackError(f"--targets is {args.targets}, expected numbers from 1 to {MOST_TARGETS}")
     parameters = {name: getattr(args, name) for name in ("threads", "spin", "nice", "fifo_priority")}
     parameters = {name: value for name, value in parameters.items() if value not in (None, False)}
     if args.plot is not None:
@@ -102,7 +118,11 @@ def run(args: argparse.Namespace) -> int:
         rig = stack.enter_context(Rig(clip, model, args.backend, folder, parameters))
         title = ", ".join([model.name, clip.title, *(f"{name} {value}" for name, value in parameters.items())])
         print(f"{title}; {describe_machine()}", flush=True)
-        if factors is not None:
+        if args.targets is not None:
+            targets = sorted(set(args.targets))
+            figures = measure_targets(rig, rate, targets, args.runs, args.seconds, _tell)
+            _print_targets(figures["targets"])
+        elif factors is not None:
             step = measure_step(rig)
             _tell(f"the tracker can do {1 / step:.1f} frames a second, {1e3 * step:.2f} ms each")
             _print_overload_head()
@@ -193,6 +213,24 @@ def _print_steady(figures: dict[str, Any]) -> None:
         print(f"the machine is busy: others took {others:.0f} % of a core; only ratios of these figures are reliable")
     if "peak_throughput_hz" in figures:
         print(f"peak throughput: {figures['peak_throughput_hz']:.1f} Hz (highest rate with under 5 % missed)")
+
+
+def _print_targets(rows: Sequence[dict[str, Any]]) -> None:
+    """What the columns mean: docs/performance.md, Several targets."""
+    print(
+        f"\n{'targets':>7} | all boxes there:{'p50':>7}{'p95':>8}{'p99':>8} ms |{'a further one':>14} ms |"
+        f"{'boxes':>8} % | node: {'% of a core':>11}{'MB':>7}{'a further one':>15} MB"
+    )
+    first = rows[0]
+    for row in rows:
+        times, cpu, memory = row["latency_ms"], row["cpu_percent"][NODE], row["memory_mb"][NODE]
+        further = row["targets"] - first["targets"]
+        cost = f"{(times['p50'] - first['latency_ms']['p50']) / further:14.2f}" if further else f"{'-':>14}"
+        extra = f"{(memory - first['memory_mb'][NODE]) / further:15.2f}" if further else f"{'-':>15}"
+        print(
+            f"{row['targets']:7d} |{times['p50']:23.2f}{times['p95']:8.2f}{times['p99']:8.2f}    |{cost}    |"
+            f"{100 * row['boxes_share']:8.1f}   |{cpu:18.1f}{memory:7.0f}{extra}"
+        )
 
 
 def _print_overload_head() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Run:
         skipped: frames that arrived and were left alone for a newer one.
         parts: (M, 5) float64, seconds of PARTS but the last; nan where the node told nothing.
         samples: from the first frame to the last.
+        answers: boxes that came of frames that were sent; of several targets up to as many for each frame.
     """
 
     sent: NDArray[np.int64]
@@ -51,6 +53,7 @@ class Run:
     skipped: int
     parts: NDArray[np.float64]
     samples: Sequence[Sample] = field(default=())
+    answers: int = 0
 
     @property
     def latencies(self) -> NDArray[np.float64]:
@@ -116,6 +119,7 @@ def cut(
     samples: Sequence[Sample],
     begin: int,
     end: int,
+    answers: Mapping[int, int] = MappingProxyType({}),
 ) -> Run:
     """The run between two stamps.
 
@@ -124,6 +128,7 @@ def cut(
         boxes: time of arrival, and frames skipped before it, by stamp; in the order of arrival.
         parts: seconds of PARTS but the last, by stamp.
         begin, end: nanoseconds; frames stamped within count.
+        answers: number of boxes that came, by stamp; 1 where it is not told.
     """
     counted = [stamp for stamp in sent if begin <= stamp <= end]
     known = set(counted)
@@ -136,6 +141,7 @@ def cut(
         skipped=sum(boxes[stamp][1] for stamp in answered),
         parts=np.array([parts.get(stamp, nothing) for stamp in answered], np.float64).reshape(-1, len(nothing)),
         samples=samples,
+        answers=sum(answers.get(stamp, 1) for stamp in answered),
     )
 
 

@@ -1,4 +1,4 @@
-"""The loop that turns images into boxes: one thread, always on to the newest image."""
+"""The loop that turns images into boxes: one thread, always on to the newest image, one target after the other."""
 
 from __future__ import annotations
 
@@ -7,141 +7,107 @@ import math
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, field
 
 from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import FEW_LEVELS, Frame, Intensities, grey_levels
 from lighttrack_ros.node.diagnostics import Health
 from lighttrack_ros.node.frame_buffer import Arrival, FrameBuffer
+from lighttrack_ros.node.init_boxes import PATIENCE, InitBox, Start, image_of, not_as_asked, words_of
 from lighttrack_ros.node.messages import Stamped
-from lighttrack_ros.session import NOWHERE, Report, Session, State
-from lighttrack_ros.trackers import Tracker
+from lighttrack_ros.node.story import Story
+from lighttrack_ros.node.target import NO_TARGET, Outcome, Target
+from lighttrack_ros.node.turns import Turn, next_turn
+from lighttrack_ros.session import MOST_TARGETS, Report, SessionPool, State
 
 CATCH_UP = 0.5  # seconds in which the images between an old one and the present are gone through
-AHEAD = 10**9  # nanoseconds by which the stamp of an init box may be ahead of the newest image
-PATIENCE = 3.0  # seconds for which an init box waits for its image
-FAILURES = 3  # images in a row on which the tracker fails, after which its engines are loaded anew
+FAILURES = 3  # turns in a row on which the tracker fails, after which its engines are loaded anew
 STUCK = 5.0  # seconds at one image after which a backend counts as hanging
 STRANGERS = 3  # images of another size in a row after which the camera is taken to have changed
 
-NO_TARGET = Report(State.IDLE, NOWHERE, 0.0)
-
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the loop has to say of one image.
+class _Ending:
+    """An order to forget a target, or all of them."""
 
-    Attributes:
-        frame: the pixels; None while there is no target, when no image is decoded.
-        began: when the image was taken up, time.perf_counter().
-        dropped: images skipped since the last outcome, because a newer one was there.
-        live: False for an old image, gone through only to catch up.
-        end_reason: why the target before it ended, if it did; empty otherwise.
-    """
+    target_id: str | None
+    reason: str
+
+
+@dataclass
+class _ImageAtWork:
+    """The image of the last turn, on which more may follow."""
 
     arrival: Arrival
-    report: Report
-    target_id: str
-    frame: Frame | None
-    began: float
-    dropped: int
-    live: bool
-    end_reason: str = ""
+    began: float  # time.perf_counter()
+    frame: Frame | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+    is_unreadable: bool = False
+    complained: bool = False  # of its size
 
-
-@dataclass(frozen=True)
-class Start:
-    """What became of an init box.
-
-    Attributes:
-        stamp: of the image that it was taken on, nanoseconds; 0 if it was refused.
-        words: why it was refused, or what was different from what was asked for.
-    """
-
-    accepted: bool
-    stamp: int = 0
-    words: str = ""
-
-
-@dataclass(frozen=True)
-class _InitBox:
-    box: Box
-    stamp: int  # nanoseconds; 0: the next image
-    target_id: str
-    after: int  # number of the newest image when the box came
-    until: float  # time.monotonic()
-    answer: Callable[[Start], object]
-    note: str = ""  # what is to be said where the image is not the one that was asked for
-
-
-@dataclass(frozen=True)
-class _Target:
-    """The one in the session."""
-
-    target_id: str
-    size: tuple[int, int]  # of the images on which its boxes mean something
-
-    def __str__(self) -> str:
-        return f"target {self.target_id!r}" if self.target_id else "target"
+    def turn(self) -> float:
+        """When the turn that begins now has begun: the first one with the image."""
+        return time.perf_counter() if self.outcomes else self.began
 
 
 class TrackingLoop:
     """Takes images and orders from any thread; works and calls `publish` in its own.
 
     Args:
-        tracker: the one inside `session`, for its idle work.
+        sessions: for the targets.
         read: decodes an image message; may raise LightTrackError.
-        publish: called with every outcome.
+        publish: called with every outcome, as soon as it is there.
+        publish_image: called with all outcomes of an image when it is done with; empty where there is no target.
         health: told of everything that is counted or goes wrong.
-        tell: logs one line, of what happened to the target.
+        tell: logs one line, of what happened to a target.
         intensities: what `read` uses for values of more than 8 bits; taken anew where a target begins.
-        reload: called in the loop's thread when the tracker fails again and again; loads it anew, with a session.
+        reload: called in the loop's thread when the tracker fails again and again; loads it anew, with sessions.
     """
 
     def __init__(
         self,
-        tracker: Tracker,
-        session: Session,
+        sessions: SessionPool,
         buffer: FrameBuffer,
         read: Callable[[Stamped], Frame],
         publish: Callable[[Outcome], None],
+        publish_image: Callable[[Arrival, Sequence[Outcome]], None],
         health: Health,
         enabled: bool = True,
         tell: Callable[[str], object] = lambda _: None,
         intensities: Intensities | None = None,
-        reload: Callable[[], tuple[Tracker, Session]] | None = None,
+        reload: Callable[[], SessionPool] | None = None,
     ) -> None:
         self._intensities = intensities
         self._reload = reload
-        self._tracker = tracker
-        self._session = session
+        self._sessions = sessions
         self.read = read
         self._publish = publish
+        self._publish_image = publish_image
         self._health = health
-        self._story = _Story(tell, health.count)
+        self._tell = tell
 
-        # Shared, under the lock of `_news`.
+        # Shared, under the lock of `_news`; `_targets` is changed by the loop alone.
         self._news = threading.Condition()
         self._buffer = buffer
         self._arrived = 0
         self._interval = 0.0  # seconds between two images, smoothed
-        self._init_box: _InitBox | None = None
-        self._reset = ""  # why the target is to be forgotten
+        self._init_boxes: dict[str, InitBox] = {}  # those that wait for their image, by target
+        self._starting: InitBox | None = None  # the one at work
+        self._endings: list[_Ending] = []
         self._enabled = enabled
         self._stopping = False
+        self._targets: dict[str, Target] = {}
 
         # The loop's own.
-        self._target: _Target | None = None
+        self._image: _ImageAtWork | None = None
         self._last: Arrival | None = None  # the image published last
-        self._end_reason = ""  # of a target, until it has been published
-        self._done = 0  # number of the image taken up last
-        self._reported = 0  # number of the image published last
-        self._strangers = 0
-        self._catch_up_until = 0.0  # time.monotonic(); 0: not catching up
+        self._taken = 0  # number of the newest image taken up
+        self._turns = 0
+        self._starts = 0  # since the last turn
         self._step_time = 0.01  # seconds, smoothed
-        self._failures = 0  # images in a row on which the tracker failed
+        self._failures = 0  # turns in a row on which the tracker failed
         self._broken = False  # whether it has still to be loaded anew
         self._busy_since = 0.0  # time.monotonic(); 0: it waits
         self._thread = threading.Thread(target=self._run, name="tracking_loop", daemon=True)
@@ -161,7 +127,7 @@ class TrackingLoop:
         self._health.count("images_received")
 
     def track(self, box: Box, stamp: int, target_id: str, answer: Callable[[Start], object] = lambda _: None) -> None:
-        """Start on a box, forgetting any earlier target.
+        """Start on a box: one more target, or where there is one of that id, that one anew.
 
         Args:
             box: pixels of the image it was drawn on.
@@ -169,29 +135,58 @@ class TrackingLoop:
             answer: called once with what became of it, from any thread.
         """
         with self._news:
-            before = self._init_box
-            until = time.monotonic() + PATIENCE
-            self._init_box = _InitBox(box, stamp, target_id, self._arrived, until, answer)
+            init_box = InitBox(box, stamp, target_id, self._arrived, time.monotonic() + PATIENCE, answer)
+            known = self._known()
+            is_one_too_many = target_id not in known and len(known) >= MOST_TARGETS
+            before = self._init_boxes.pop(target_id, None)
+            if not is_one_too_many:
+                self._init_boxes[target_id] = init_box
             self._news.notify()
         self._refuse(before, "another box came before its image did")
+        if is_one_too_many:
+            self._refuse(
+                init_box,
+                f"there are {MOST_TARGETS} targets, the most there may be ({_list_of(known)}): "
+                f"forget one first (~/remove, or ~/reset for all)",
+            )
 
     def reset(self, reason: str) -> None:
-        """Forget the target, and any box that waits for its image.
+        """Forget all targets, and the boxes that wait for their image.
 
         Args:
             reason: why, for the log and for the message that tells of the end.
         """
         with self._news:
-            self._reset = reason
-            before, self._init_box = self._init_box, None
+            self._endings.append(_Ending(None, reason))
+            before, self._init_boxes = self._init_boxes, {}
             self._news.notify()
+        for init_box in before.values():
+            self._refuse(init_box, reason)
+
+    def remove(self, target_id: str, reason: str) -> tuple[bool, str]:
+        """Forget one target, and a box of that id that waits for its image.
+
+        Returns:
+            Whether there was such a target, and in words what was done.
+        """
+        with self._news:
+            known = self._known()
+            before = self._init_boxes.pop(target_id, None)
+            if target_id in known:
+                self._endings.append(_Ending(target_id, reason))
+                self._news.notify()
         self._refuse(before, reason)
+        if target_id in known:
+            return True, f"target {target_id!r} forgotten"
+        return False, f"there is no target {target_id!r}; there are {_list_of(known) or 'none'}"
 
     def enable(self, enabled: bool) -> None:
-        """Go on with the next image, or leave all images alone; the target stays."""
+        """Go on with the next image, or leave all images alone; the targets stay."""
         with self._news:
             if enabled and not self._enabled:
-                self._done = self._reported = self._arrived
+                self._taken = self._arrived
+                for target in self._targets.values():
+                    target.done = target.reported = self._arrived
             self._enabled = enabled
             self._news.notify()
 
@@ -202,7 +197,12 @@ class TrackingLoop:
     @property
     def has_target(self) -> bool:
         """Whether there is a target, or a box that waits for its image."""
-        return self._target is not None or self._init_box is not None
+        return bool(self._targets or self._init_boxes)
+
+    def targets(self) -> list[Target]:
+        """Those that are followed now, to be read."""
+        with self._news:
+            return list(self._targets.values())
 
     def kept(self) -> tuple[int, int]:
         """Images in the buffer, and their bytes."""
@@ -210,18 +210,19 @@ class TrackingLoop:
             return len(self._buffer), self._buffer.bytes
 
     def stuck(self) -> float:
-        """Seconds at one image where that is too long, else 0; a box that waits for its turn is refused then."""
+        """Seconds at one image where that is too long, else 0; boxes that wait for their turn are refused then."""
         since = self._busy_since
         seconds = time.monotonic() - since if since else 0.0
         if seconds < STUCK:
             return 0.0
         with self._news:
-            waiting, self._init_box = self._init_box, None
-        self._refuse(waiting, f"the tracker has been at one image for {seconds:.0f} s")
+            waiting, self._init_boxes = self._init_boxes, {}
+        for init_box in waiting.values():
+            self._refuse(init_box, f"the tracker has been at one image for {seconds:.0f} s")
         return seconds
 
     def stop(self, reason: str) -> bool:
-        """Finish the image in work and end the thread; the session is left without a target.
+        """Finish the turn in work and end the thread; no target is left.
 
         Args:
             reason: see `reset`.
@@ -231,191 +232,217 @@ class TrackingLoop:
         """
         with self._news:
             self._stopping = True
-            before, self._init_box = self._init_box, None
+            before, self._init_boxes = self._init_boxes, {}
             self._news.notify()
         self._thread.join(STUCK)
-        self._refuse(before, reason)
+        for init_box in before.values():
+            self._refuse(init_box, reason)
         if self._thread.is_alive():
             return False
-        self._end(reason)
-        self._publish_end()
+        self._finish_image()
+        self._forget([_Ending(None, reason)])
         return True
 
+    def _known(self) -> set[str]:
+        """The ids of the targets there are, or will be when the boxes have found their images; under the lock."""
+        known = set(self._targets)
+        if self._starting is not None:
+            known.add(self._starting.target_id)
+        for ending in self._endings:
+            known -= known if ending.target_id is None else {ending.target_id}
+        return known | set(self._init_boxes)
+
     def _run(self) -> None:
-        idle_work = False  # whether the tracker may have some
+        idle_work = False  # whether the trackers may have some
         while True:
             with self._news:
                 if self._stopping:
                     return
-                reset, self._reset = self._reset, ""
-                late = self._too_late()
-                arrival, init_box = self._choose() if not reset and late is None else (None, None)
-                if arrival is None and not idle_work and not reset and late is None:
-                    box = self._init_box
+                self._starting = None
+                endings, self._endings = self._endings, []
+                late = [] if endings else self._take_late()
+                arrival, order = (None, None) if endings or late else self._choose()
+                if not (endings or late or arrival or self._image or idle_work):
                     self._busy_since = 0.0
-                    self._news.wait(None if box is None else max(0.0, box.until - time.monotonic()))
+                    self._news.wait(self._patience())
                     continue
             self._busy_since = time.monotonic()
             try:
-                if reset:
-                    self._end(reset)
-                    self._publish_end()
-                elif late is not None:
-                    self._refuse(late, f"no image came in {PATIENCE:g} s" if self._enabled else "the node is disabled")
-                elif arrival is None:
-                    idle_work = self._tracker.idle_work(self._until_next_image())
-                else:
-                    idle_work = self._process(arrival, init_box)
+                if self._image is not None and self._image.arrival is not arrival:
+                    self._finish_image()
+                if endings:
+                    self._forget(endings)
+                elif late:
+                    self._refuse_late(late)
+                elif arrival is not None:
+                    idle_work = self._process(arrival, order)
+                elif idle_work:
+                    idle_work = self._do_idle_work()
             except Exception as error:  # nothing that one image brings may end the loop
                 idle_work = False
-                self._failed(error, init_box)
+                self._failed(error, order)
 
-    def _failed(self, error: Exception, init_box: _InitBox | None) -> None:
-        """The tracker did on one image; a start, or some images in a row, and its target is given up."""
+    def _failed(self, error: Exception, order: InitBox | Turn[Target] | None) -> None:
+        """The tracker did in one turn. A start, or some turns in a row, and it is loaded anew, without targets."""
         words = str(error) if isinstance(error, LightTrackError) else "internal error, see the log"
         if isinstance(error, LightTrackError):
             self._health.problem("tracker_errors", words)
         else:
             self._health.problem("internal_errors", "please report this: " + traceback.format_exc())
-        self._refuse(init_box, words)
+        if isinstance(order, InitBox):
+            self._refuse(order, words)
         self._failures += 1
-        if self._broken or self._reload is None or (init_box is None and self._failures < FAILURES):
+        reason = f"the tracker failed ({words}); send a new box"
+        if isinstance(order, Turn):
+            order.target.failures += 1
+            if order.target.failures >= FAILURES > self._failures:  # the others are followed well
+                self._forget([_Ending(order.target.target_id, reason)])
+        if self._broken or self._reload is None or not (isinstance(order, InitBox) or self._failures >= FAILURES):
             return
-        self._end(f"the tracker failed ({words}); send a new box")
-        self._publish_end()
+        self._forget([_Ending(None, reason)])
         try:
             self._load_anew(self._reload)
         except Exception as again:
             words = f"cannot be loaded anew ({again}), the next box tries it again"
             self._health.problem("tracker_errors", words, throttled=False)
 
-    def _load_anew(self, reload: Callable[[], tuple[Tracker, Session]]) -> None:
+    def _load_anew(self, reload: Callable[[], SessionPool]) -> None:
         """Raises LightTrackError: it cannot be loaded."""
         self._broken = True
-        self._tracker, self._session = reload()
+        self._sessions = reload()
         self._broken, self._failures = False, 0
 
-    def _too_late(self) -> _InitBox | None:
-        """The box that has waited for its image long enough; under the lock."""
-        late = self._init_box
-        if late is None or time.monotonic() < late.until:
-            return None
-        self._init_box = None
-        return late
-
-    def _refuse(self, init_box: _InitBox | None, reason: str) -> None:
-        """Orders by people are never refused in silence."""
-        if init_box is not None:
-            self._health.problem("bad_boxes", f"{_words(init_box.box)}: {reason}", throttled=False)
-            init_box.answer(Start(False, 0, reason))
-
-    def _end(self, reason: str) -> None:
-        """The target's, if there is one; the reason is published with the next outcome."""
-        self._session.reset()
-        self._catch_up_until = 0.0
-        if self._target is not None:
-            self._story.ended(str(self._target), reason)
-            self._target, self._end_reason = None, reason
-
-    def _publish_end(self) -> None:
-        """At once, under the header of the image published last: the next may never come."""
-        if self._end_reason and self._last is not None:
-            reason, self._end_reason = self._end_reason, ""
-            self._publish(Outcome(self._last, NO_TARGET, "", None, time.perf_counter(), 0, False, reason))
-
-    def _choose(self) -> tuple[Arrival | None, _InitBox | None]:
-        """The next image to work on, and the box to start with on it; under the lock."""
+    def _choose(self) -> tuple[Arrival | None, InitBox | Turn[Target] | None]:
+        """The next image to work on, and what to do on it; under the lock."""
         if not self._enabled:
             return None, None
-        if self._init_box is not None:
-            init_box = self._init_box
-            arrival = self._image_of(init_box)
-            if arrival is not None:
-                self._init_box = None
-                return arrival, dataclasses.replace(init_box, note=self._not_as_asked(arrival, init_box))
-        waiting = self._buffer.after(self._done)
-        if not waiting:
-            self._catch_up_until = 0.0
-            return None, None
-        if not self._catch_up_until:
-            return waiting[-1], None
-        # Evenly spaced: as many as there is time for.
-        affordable = (self._catch_up_until - time.monotonic()) / self._step_time
-        stride = math.ceil(len(waiting) / max(1.0, affordable))
-        if stride >= len(waiting):
-            self._catch_up_until = 0.0
-        return waiting[min(stride, len(waiting)) - 1], None
-
-    def _image_of(self, init_box: _InitBox) -> Arrival | None:
-        """The image on which a box was drawn; None while it has still to come."""
+        at_work = 0 if self._image is None else self._image.arrival.number
+        turn = next_turn(self._targets.values(), self._buffer, at_work, time.monotonic(), self._step_time)
+        if turn is None or self._starts < MOST_TARGETS:  # a flood of boxes stops nobody
+            for target_id, init_box in self._init_boxes.items():
+                arrival = image_of(init_box, self._buffer)
+                if arrival is not None:
+                    del self._init_boxes[target_id]
+                    note = not_as_asked(arrival, init_box, self._buffer)
+                    self._starting = dataclasses.replace(init_box, note=note)
+                    return arrival, self._starting
+        if turn is not None:
+            return turn.arrival, turn
         newest = self._buffer.newest
-        if newest is None:
-            return None
-        if not init_box.stamp:
-            following = self._buffer.after(init_box.after)
-            return following[0] if following else None
-        arrival = self._buffer.of_stamp(init_box.stamp)
-        if arrival is not None:
-            return arrival
-        ahead = init_box.stamp - newest.message.stamp
-        return None if 0 < ahead <= AHEAD else newest
+        if newest is not None and newest.number > self._taken and not self._targets:
+            return newest, None
+        return None, None
 
-    def _process(self, arrival: Arrival, init_box: _InitBox | None) -> bool:
-        """Track or start on one image; returns whether the tracker may have idle work now."""
-        began = time.perf_counter()
-        news = arrival.number > self._done
-        self._done = max(self._done, arrival.number)
-        if init_box is None and self._target is None:
-            self._say(arrival, NO_TARGET, None, began)
-            return False
-        if init_box is not None and self._broken and self._reload is not None:
-            self._load_anew(self._reload)
-        if init_box is not None and self._intensities is not None:
-            self._intensities.start(init_box.box)
-        try:
-            frame = self.read(arrival.message)
-        except LightTrackError as error:
-            self._health.problem("bad_images", str(error))
-            self._wait_for_better(init_box, arrival)
-            return False
-        self._health.count("images_decoded")
-        report = self._start(arrival, frame, init_box) if init_box is not None else None
-        if report is None and news:
-            report = self._step(frame)
-        if report is None:
-            return False
-        self._failures = 0
-        self._say(arrival, report, frame, began)
-        if self._target is not None:
-            self._story.saw(str(self._target), report)
-        self._step_time += 0.2 * (time.perf_counter() - began - self._step_time)
-        return True
+    def _patience(self) -> float | None:
+        """Seconds until a box has waited long enough, None while none waits; under the lock."""
+        until = min((init_box.until for init_box in self._init_boxes.values()), default=None)
+        return None if until is None else max(0.0, until - time.monotonic())
 
-    def _start(self, arrival: Arrival, frame: Frame, init_box: _InitBox) -> Report | None:
-        """Begin with a box; None if it is no good, the earlier target stays then.
+    def _take_late(self) -> list[InitBox]:
+        """The boxes that have waited for their image long enough; under the lock."""
+        now = time.monotonic()
+        late = [init_box for init_box in self._init_boxes.values() if now >= init_box.until]
+        for init_box in late:
+            del self._init_boxes[init_box.target_id]
+        return late
+
+    def _refuse_late(self, late: Sequence[InitBox]) -> None:
+        for init_box in late:
+            self._refuse(init_box, f"no image came in {PATIENCE:g} s" if self._enabled else "the node is disabled")
+
+    def _refuse(self, init_box: InitBox | None, reason: str) -> None:
+        """Orders by people are never refused in silence."""
+        if init_box is not None:
+            self._health.problem("bad_boxes", f"{words_of(init_box.box)}: {reason}", throttled=False)
+            init_box.answer(Start(False, 0, reason))
+
+    def _process(self, arrival: Arrival, order: InitBox | Turn[Target] | None) -> bool:
+        """Start or track a target on one image; returns whether the trackers may have idle work now."""
+        image = self._image
+        if image is None:
+            image = self._image = _ImageAtWork(arrival, time.perf_counter())
+        if isinstance(order, InitBox):
+            self._starts += 1
+            return self._start(image, order)
+        dropped = self._take(arrival)
+        if order is None:
+            began = image.began
+            self._say(image, Outcome(arrival, NO_TARGET, "", None, began, began, dropped))
+            return False
+        self._starts = 0
+        return self._step(image, order)
+
+    def _take(self, arrival: Arrival) -> int:
+        """Note that an image was taken up; returns how many before it were not."""
+        dropped = max(0, arrival.number - self._taken - 1)
+        self._taken = max(self._taken, arrival.number)
+        self._health.count("images_dropped", dropped)
+        return dropped
+
+    def _frame_of(self, image: _ImageAtWork) -> Frame:
+        """Its pixels, decoded once.
+
+        Raises:
+            LightTrackError: it cannot be decoded; counted and told.
+        """
+        if image.is_unreadable:
+            raise _UnreadableError
+        if image.frame is None:
+            try:
+                image.frame = self.read(image.arrival.message)
+            except LightTrackError as error:
+                image.is_unreadable = True
+                self._health.problem("bad_images", str(error))
+                raise _UnreadableError from error
+            self._health.count("images_decoded")
+        return image.frame
+
+    def _start(self, image: _ImageAtWork, init_box: InitBox) -> bool:
+        """Begin with a box; if it is no good, an earlier target of that id stays.
 
         Raises:
             EngineError: the tracker fails.
         """
+        turn, arrival = image.turn(), image.arrival
+        if self._broken and self._reload is not None:
+            self._load_anew(self._reload)
+        target = self._targets.get(init_box.target_id)
+        if self._intensities is not None:
+            others = (other.report.box for other in self._targets.values() if other is not target)
+            self._intensities.start(init_box.box, *others)
+            image.frame = None  # to be decoded with the values that this target has
         try:
-            report = self._session.start(frame, init_box.box)
-        except EngineError:
-            raise
-        except LightTrackError as error:
+            frame = self._frame_of(image)
+        except _UnreadableError:
+            self._wait_for_better(init_box, arrival)
+            return False
+        session = self._sessions.take() if target is None else target.session
+        try:
+            report = session.start(frame, init_box.box)
+        except Exception as error:
+            if target is None:
+                self._sessions.give_back(session)
+            if isinstance(error, EngineError) or not isinstance(error, LightTrackError):
+                raise
             self._refuse(init_box, str(error))
-            return None
-        if self._target is not None:
-            self._end_reason = "replaced by a new box"
-            self._story.ended(str(self._target), self._end_reason)
-        self._target = _Target(init_box.target_id, (frame.width, frame.height))
-        self._strangers = 0
-        self._done = arrival.number
-        self._reported = arrival.number
+            return False
+        self._take(arrival)
+        self._failures = 0
+        if target is None:
+            story = Story(init_box.target_id, self._tell, self._health.count)
+            target = Target(init_box.target_id, session, story, self._free_colour())
+        else:
+            target.end_reason = "replaced by a new box"
+            target.story.ended(target.end_reason)
         now = time.monotonic()
-        self._catch_up_until = now + CATCH_UP
-        note = init_box.note
-        if note:
-            self._health.problem("stamps_gone", note, throttled=False)
+        self._turns += 1
+        with self._news:
+            target.size, target.strangers, target.failures = (frame.width, frame.height), 0, 0
+            target.done = target.reported = arrival.number
+            target.served, target.catch_up_until = self._turns, now + CATCH_UP
+            self._targets[target.target_id] = target
+        if init_box.note:
+            self._health.problem("stamps_gone", init_box.note, throttled=False)
         levels = grey_levels(frame.bgr())
         if levels < FEW_LEVELS:
             self._health.problem(
@@ -424,65 +451,143 @@ class TrackingLoop:
                 throttled=False,
             )
         size = f"{frame.width} x {frame.height}"
-        self._story.began(str(self._target), init_box.box, size, arrival.message.stamp, now - arrival.time)
-        init_box.answer(Start(True, arrival.message.stamp, note))
-        return report
+        target.story.began(init_box.box, size, arrival.message.stamp, now - arrival.time)
+        init_box.answer(Start(True, arrival.message.stamp, init_box.note))
+        self._say_of(target, image, report, turn)
+        return True
 
-    def _not_as_asked(self, arrival: Arrival, init_box: _InitBox) -> str:
-        """Why a box starts on an image that is not the one it was drawn on, and how far that is; under the lock."""
-        oldest = self._buffer.oldest
-        if not init_box.stamp or oldest is None or self._buffer.of_stamp(init_box.stamp) is not None:
-            return ""
-        behind = arrival.message.stamp - init_box.stamp
-        kept = f"the {len(self._buffer)} kept"
-        if behind < 0:
-            return (
-                f"its stamp is {-behind / 1e9:.3f} s newer than the newest image: another clock? Starting on the newest"
-            )
-        if init_box.stamp < oldest.message.stamp:
-            older = (oldest.message.stamp - init_box.stamp) / 1e9
-            return (
-                f"the image it was drawn on is {behind / 1e9:.3f} s older than the newest and {older:.3f} s older than "
-                f"the oldest of {kept} (parameters buffer_seconds and buffer_megabytes): starting on the newest"
-            )
-        nearest = self._buffer.nearest(init_box.stamp)
-        assert nearest is not None
-        away = abs(nearest.message.stamp - init_box.stamp) / 1e6
-        return f"none of {kept} images has its stamp, the nearest is {away:.3f} ms away: starting on the newest"
+    def _free_colour(self) -> int:
+        """The first that no target has."""
+        taken = {target.colour for target in self._targets.values()}
+        return next(colour for colour in range(MOST_TARGETS) if colour not in taken)
 
-    def _step(self, frame: Frame) -> Report | None:
-        """Find the target, if there is one; None if this is another camera's image."""
-        if self._target is None:
-            return NO_TARGET
-        if (frame.width, frame.height) == self._target.size:
-            self._strangers = 0
-            return self._session.step(frame)
-        self._strangers += 1
-        width, height = self._target.size
+    def _step(self, image: _ImageAtWork, turn: Turn[Target]) -> bool:
+        """Find a target on the image that is its turn's."""
+        began, target, number = image.turn(), turn.target, image.arrival.number
+        self._turns += 1
+        target.done, target.served = number, self._turns
+        if turn.is_live:
+            target.catch_up_until = 0.0
+        try:
+            frame = self._frame_of(image)
+        except _UnreadableError:
+            for other in self._targets.values():
+                if not other.catch_up_until:
+                    other.done = max(other.done, number)  # the others need not try
+            return False
+        if (frame.width, frame.height) != target.size:
+            self._meet_stranger(target, image, frame, began)
+            return True
+        target.strangers = 0
+        report = target.session.step(frame, self._believed_beside(target))
+        self._failures = target.failures = 0
+        self._say_of(target, image, report, began)
+        target.story.saw(report)
+        self._step_time += 0.2 * (time.perf_counter() - began - self._step_time)
+        return True
+
+    def _believed_beside(self, target: Target) -> dict[Hashable, Box]:
+        """Where the other targets are that are in sight, as they were seen last."""
+        return {
+            other.target_id: other.report.whole or other.report.box
+            for other in self._targets.values()
+            if other is not target and other.report.state == State.TRACKING
+        }
+
+    def _meet_stranger(self, target: Target, image: _ImageAtWork, frame: Frame, turn: float) -> None:
+        """An image of another size than the target's: its boxes mean nothing there."""
+        target.strangers += 1
+        width, height = target.size
         change = f"the image is {frame.width} x {frame.height}, the target was given on {width} x {height}"
-        if self._strangers < STRANGERS:
+        if target.strangers >= STRANGERS:
+            reason = f"{change}, {STRANGERS} times; send a new box"
+            self._end(target, reason)
+            dropped = max(0, image.arrival.number - target.reported - 1)
+            outcome = Outcome(
+                image.arrival, NO_TARGET, target.target_id, frame, image.began, turn, dropped, end_reason=reason
+            )
+            self._say(image, outcome)
+        elif not image.complained:
+            image.complained = True
             self._health.problem("bad_images", f"{change}: skipped")
-            return None
-        self._end(f"{change}, {STRANGERS} times; send a new box")
-        return NO_TARGET
 
-    def _wait_for_better(self, init_box: _InitBox | None, arrival: Arrival) -> None:
-        """The box's image cannot be read: start on the one after it, unless another box has come."""
+    def _wait_for_better(self, init_box: InitBox, arrival: Arrival) -> None:
+        """The box's image cannot be read: start on the one after it, unless another order has come."""
         with self._news:
-            if init_box is not None and self._init_box is None and not self._reset:
+            ended = any(ending.target_id in (None, init_box.target_id) for ending in self._endings)
+            waits = init_box.target_id not in self._init_boxes and not ended
+            if waits:
                 again = dataclasses.replace(init_box, stamp=0, after=arrival.number)
-                self._init_box, init_box = again, None
-        self._refuse(init_box, "its image cannot be read, and another order came")
+                self._init_boxes[init_box.target_id] = again
+        if not waits:
+            self._refuse(init_box, "its image cannot be read, and another order came")
 
-    def _say(self, arrival: Arrival, report: Report, frame: Frame | None, began: float) -> None:
-        dropped = max(0, arrival.number - self._reported - 1)
-        self._reported = arrival.number
-        self._health.count("images_processed")
-        self._health.count("images_dropped", dropped)
+    def _say_of(self, target: Target, image: _ImageAtWork, report: Report, turn: float) -> None:
+        arrival = image.arrival
+        dropped = max(0, arrival.number - target.reported - 1)
+        reason, target.end_reason = target.end_reason, ""
+        target.reported, target.report = arrival.number, report
+        target.images += 1
+        target.dropped += dropped
         self._health.stopped_at(report.exit_index)
-        target_id = self._target.target_id if self._target else ""
-        self._last, reason, self._end_reason = arrival, self._end_reason, ""
-        self._publish(Outcome(arrival, report, target_id, frame, began, dropped, not self._catch_up_until, reason))
+        live = not target.catch_up_until
+        self._say(
+            image,
+            Outcome(
+                arrival, report, target.target_id, image.frame, image.began, turn, dropped, live, reason, target.colour
+            ),
+        )
+
+    def _say(self, image: _ImageAtWork, outcome: Outcome) -> None:
+        if not image.outcomes:
+            self._health.count("images_processed")
+        image.outcomes.append(outcome)
+        self._last = image.arrival
+        self._publish(outcome)
+
+    def _finish_image(self) -> None:
+        """No more turns on it: a newer one is there, or all are done."""
+        image, self._image = self._image, None
+        if image is not None and image.outcomes:
+            self._publish_image(image.arrival, image.outcomes)
+
+    def _forget(self, endings: Sequence[_Ending]) -> None:
+        """Told at once, under the header of the image published last: the next may never come."""
+        outcomes = []
+        now = time.perf_counter()
+        for ending in endings:
+            for target in list(self._targets.values()):
+                if ending.target_id not in (None, target.target_id):
+                    continue
+                self._end(target, ending.reason)
+                if self._last is not None:
+                    outcomes.append(
+                        Outcome(
+                            self._last,
+                            NO_TARGET,
+                            target.target_id,
+                            None,
+                            now,
+                            now,
+                            live=False,
+                            end_reason=ending.reason,
+                        )
+                    )
+        for outcome in outcomes:
+            self._publish(outcome)
+        if outcomes:
+            self._publish_image(outcomes[0].arrival, outcomes)
+
+    def _end(self, target: Target, reason: str) -> None:
+        with self._news:
+            del self._targets[target.target_id]
+        self._sessions.give_back(target.session)
+        target.story.ended(reason)
+
+    def _do_idle_work(self) -> bool:
+        """One step of one target's; returns whether there was any."""
+        seconds = self._until_next_image()
+        return any(target.session.idle_work(seconds) for target in self._targets.values())
 
     def _until_next_image(self) -> float:
         with self._news:
@@ -490,51 +595,9 @@ class TrackingLoop:
             return max(0.0, newest.time + self._interval - time.monotonic()) if newest else math.inf
 
 
-class _Story:
-    """What happens to the target, in the log: a line when it begins, is lost, found or ends.
-
-    Args:
-        tell: logs one line.
-        count: adds one to a count of the diagnostics.
-    """
-
-    def __init__(self, tell: Callable[[str], object], count: Callable[[str], object]) -> None:
-        self._tell = tell
-        self._count = count
-        self._state = State.IDLE
-        self._since = 0.0  # time.monotonic()
-        self._doubted = -math.inf  # when the log said so for the last time
-
-    def began(self, target: str, box: Box, image: str, stamp: int, age: float) -> None:
-        self._tell(
-            f"{target} taken: {_words(box)} on the {image} image of stamp {stamp / 1e9:.3f}, which came {age:.3f} s ago"
-        )
-        self._state, self._since = State.TRACKING, time.monotonic()
-
-    def saw(self, target: str, report: Report) -> None:
-        """The session's word on the next image."""
-        before, self._state = self._state, report.state
-        if report.state == before:
-            return
-        now = time.monotonic()
-        lasted, self._since = now - self._since, now
-        if report.state == State.LOST:
-            self._count("targets_lost")
-            self._tell(f"{target} lost {lasted:.1f} s after it became uncertain, last seen at {_words(report.box)}")
-        elif before == State.LOST:
-            self._count("targets_found")
-            self._tell(f"{target} found at {_words(report.box)}, {lasted:.1f} s after it was lost")
-        elif report.state == State.UNCERTAIN and now - self._doubted > _DOUBT_PERIOD:
-            self._doubted = now
-            self._tell(f"{target} uncertain, confidence {report.confidence:.2f}, after {lasted:.1f} s of tracking")
-
-    def ended(self, target: str, reason: str) -> None:
-        self._tell(f"{target} ended: {reason}")
-        self._state = State.IDLE
+class _UnreadableError(LightTrackError):
+    """An image that cannot be decoded: told already."""
 
 
-_DOUBT_PERIOD = 5.0  # seconds in which a target that is in doubt now and again is told of once
-
-
-def _words(box: Box) -> str:
-    return f"box x {box.x:.1f}, y {box.y:.1f}, {box.width:.1f} x {box.height:.1f}"
+def _list_of(target_ids: Collection[str]) -> str:
+    return ", ".join(sorted(map(repr, target_ids)))

@@ -17,13 +17,23 @@ STATE_COLOURS = {
     State.LOST: (72, 72, 245),
 }
 TRUTH_COLOUR = (255, 255, 255)
+# BGR; of several targets, which is which: neighbours differ most.
+TARGET_COLOURS = tuple(
+    (int(blue), int(green), int(red))
+    for blue, green, red in cv2.cvtColor(
+        np.array([[(hue * 67 % 180, 255 - 90 * (hue % 2), 255 - 70 * (hue % 3)) for hue in range(16)]], np.uint8),
+        cv2.COLOR_HSV2BGR,
+    )[0]
+)
 
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _INK = (24, 24, 24)
 _SUBPIXEL_BITS = 4
 
 
-def draw_target(image: NDArray[np.uint8], box: Box, state: State, confidence: float, label: str = "") -> None:
+def draw_target(
+    image: NDArray[np.uint8], box: Box, state: State, confidence: float, label: str = "", number: int | None = None
+) -> None:
     """Draw the box, its state, a confidence bar and a label onto `image`, in place.
 
     Args:
@@ -32,7 +42,9 @@ def draw_target(image: NDArray[np.uint8], box: Box, state: State, confidence: fl
         state: what may be believed of the box.
         confidence: 0..1.
         label: written before the state, e.g. the target's id; ASCII.
+        number: of the target among several: its colour is shown beside that of its state.
     """
+    own = None if number is None else TARGET_COLOURS[number % len(TARGET_COLOURS)]
     colour = STATE_COLOURS[state]
     scale = _scale(image)
     text = f"{label} {state.name.lower()}".strip()
@@ -45,7 +57,7 @@ def draw_target(image: NDArray[np.uint8], box: Box, state: State, confidence: fl
     else:
         _bracketed(image, box, colour, scale)
     corner = (box.x, box.y - _tag_height(scale) - 3 * scale)
-    _tag(image, f"{text} {confidence:.2f}", confidence, colour, corner, scale)
+    _tag(image, f"{text} {confidence:.2f}", confidence, colour, corner, scale, own)
 
 
 def draw_truth(image: NDArray[np.uint8], box: Box) -> None:
@@ -95,17 +107,26 @@ def _tag(
     colour: tuple[int, int, int],
     corner: tuple[float, float],
     scale: float,
+    own: tuple[int, int, int] | None = None,
 ) -> None:
-    """The coloured plate with the text, a bar under it as long as the confidence; kept inside the image."""
+    """The coloured plate with the text, a bar under it as long as the confidence; kept inside the image.
+
+    Args:
+        own: the target's colour, a patch at the plate's left.
+    """
     font_scale = 0.42 * scale
     padding = round(4 * scale)
     (text_width, text_height), _ = cv2.getTextSize(text, _FONT, font_scale, 1)
-    width, height = text_width + 2 * padding, _tag_height(scale)
+    height = _tag_height(scale)
+    patch = height if own is not None else 0
+    width = text_width + 2 * padding + patch
     left = int(np.clip(round(corner[0]), 0, max(0, image.shape[1] - width)))
     top = int(np.clip(round(corner[1]), 0, max(0, image.shape[0] - height)))
     cv2.rectangle(image, (left, top), (left + width - 1, top + height - 1), colour, cv2.FILLED)
+    if own is not None:
+        cv2.rectangle(image, (left, top), (left + patch - 1, top + height - 1), own, cv2.FILLED)
     baseline = top + padding + text_height
-    cv2.putText(image, text, (left + padding, baseline), _FONT, font_scale, _INK, 1, cv2.LINE_AA)
+    cv2.putText(image, text, (left + patch + padding, baseline), _FONT, font_scale, _INK, 1, cv2.LINE_AA)
     bar = round((width - 1) * float(np.clip(confidence, 0.0, 1.0))) if np.isfinite(confidence) else 0
     if bar > 0:
         cv2.rectangle(image, (left, top + height - padding // 2 - 1), (left + bar, top + height - 1), _INK, cv2.FILLED)

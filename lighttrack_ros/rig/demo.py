@@ -106,7 +106,7 @@ def run_processes(film: Film, model: Model, backend: str, folder: Path) -> tuple
         observer.wait_for(namespace, node)
         command = processes.camera_command(film.source, f"{namespace}/image", film.fps, stamps_path)
         camera = stack.enter_context(Child(command, folder / "camera.log"))
-        observer.point_at_first(namespace, film.box, _TARGET_ID, camera, stamps_path)
+        observer.point_at_first(namespace, film.box, [_TARGET_ID], camera, stamps_path)
         _watch(observer, received, camera, node, film.frames.count)
     stamps = processes.read_stamps(stamps_path)
     observations = {}

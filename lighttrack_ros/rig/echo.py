@@ -34,7 +34,7 @@ def main() -> int:
     from lighttrack_ros.msg import InitBox, TrackedTarget
     from lighttrack_ros.node.image_stream import ImageStream
     from lighttrack_ros.node.messages import read_header, target_message
-    from lighttrack_ros.node.tracking_loop import NO_TARGET
+    from lighttrack_ros.node.target import NO_TARGET
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("tracker", start_parameter_services=False)

@@ -132,6 +132,40 @@ def measure_overload(
     return Overload(factors, runs, can, figures)
 
 
+def measure_targets(
+    rig: Rig, rate: float, targets: Sequence[int], count: int, seconds: float, tell: Tell
+) -> dict[str, Any]:
+    """What further targets cost: runs with so many each, in turns.
+
+    The targets are the same thing each, so that each costs what the first does. A frame's box is there when that of
+    the last target is.
+
+    Args:
+        targets: how many the node follows, in rising order.
+        count: runs of each.
+
+    Raises:
+        LightTrackError: a process ended, or too few boxes came.
+    """
+    runs: dict[int, list[Run]] = {number: [] for number in targets}
+    # Memory is taken once and kept: with rising numbers each row shows what its own targets have added.
+    for turn in range(count):
+        for number in targets:
+            run = rig.measure(NODE, rate, seconds, number)
+            runs[number].append(run)
+            answered = 100 * run.answers / (number * len(run.sent))
+            tell(f"run {turn + 1} of {count}, {number} targets: p50 {1e3 * float(np.median(run.latencies)):.2f} ms, "
+                 f"{answered:.0f} % of the boxes")  # fmt: skip
+    rows = []
+    for number, of in runs.items():
+        row = latency.conclude([run.figures() for run in of])
+        row["targets"] = number
+        row["boxes_share"] = float(np.mean([run.answers / (number * len(run.sent)) for run in of]))
+        row["memory_mb"] = of[0].figures()["memory_mb"]
+        rows.append(row)
+    return {"rate_hz": rate, "seconds": seconds, "runs": count, "targets": rows}
+
+
 def _peak_throughput(rig: Rig, tell: Tell) -> float:
     """The highest rate of which less than 5 % is missed, found to 5 %."""
     rate = 0.8 / measure_step(rig)

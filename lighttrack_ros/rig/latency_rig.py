@@ -75,11 +75,11 @@ class Rig:
         echo_command += ["--ros-args", "-r", f"__ns:={self._namespaces[ECHO]}"]
         self._commands = {NODE: node_command, ECHO: echo_command}
         self._viewer: Child | None = None
-        self._runs = 0
-        self._target_id = ""
+        self._target_ids: list[str] = []
         self._began = 0  # nanoseconds; boxes of older images are the run's before
         # Of the run at work, by stamp.
         self._boxes: dict[int, tuple[int, int]] = {}
+        self._answers: dict[int, int] = {}  # how many targets' boxes came
         self._parts: dict[int, list[float]] = {}
 
     def __enter__(self) -> Rig:
@@ -130,21 +130,22 @@ class Rig:
             finally:
                 self._viewer = None
 
-    def measure(self, who: str, rate: float, seconds: float) -> Run:
+    def measure(self, who: str, rate: float, seconds: float, targets: int = 1) -> Run:
         """Show the clip to one of the nodes for so long.
 
         Args:
             who: NODE or ECHO.
             rate: frames a second; the camera sends fewer where it can not.
+            targets: how many the node follows, all of them the same thing; a frame's box is the last one's then.
 
         Raises:
             LightTrackError: a process ended, or too few boxes came.
         """
-        self._runs += 1
-        self._boxes, self._parts, self._began = {}, {}, time.time_ns()
         namespace, node = self._namespaces[who], self._nodes[who]
         if who == NODE:
-            self._target_id = f"run {self._runs}"  # what the node says before the start does not count
+            self._observer.forget_targets(namespace)
+            self._target_ids = [f"target {number}" for number in range(1, targets + 1)]
+        self._boxes, self._parts, self._answers, self._began = {}, {}, {}, time.time_ns()
         stamps_path = self._folder / "stamps.csv"
         stamps_path.unlink(missing_ok=True)
         topic = f"{namespace}/image" + ("/compressed" if self._clip.compressed else "")
@@ -153,7 +154,7 @@ class Rig:
         samples = []
         with Child(command, self._folder / "camera.log") as camera:
             if who == NODE:
-                self._observer.point_at_first(namespace, self._clip.box, self._target_id, camera, stamps_path)
+                self._observer.point_at_first(namespace, self._clip.box, self._target_ids, camera, stamps_path)
             begin = self._wait_for_first_box(camera, node) + _WARM_UP
             end = begin + seconds
             pids = {"camera": camera.pid, who: node.pid, "observer": os.getpid()}
@@ -178,6 +179,7 @@ class Rig:
             samples,
             round(begin * 1e9) + offset,
             round(end * 1e9) + offset,
+            self._answers,
         )
         if len(run.stamps) < 5:
             raise LightTrackError(f"{len(run.stamps)} of {len(run.sent)} frames were answered; try more --seconds")
@@ -198,8 +200,9 @@ class Rig:
         return time.monotonic()
 
     def _on_target(self, stamp: int, message: Any, arrival: int) -> None:
-        if stamp >= self._began and message.target_id == self._target_id:
+        if stamp >= self._began and message.target_id in self._target_ids and message.state:
             self._boxes[stamp] = (arrival, message.frames_dropped)
+            self._answers[stamp] = self._answers.get(stamp, 0) + 1
 
     def _on_echo(self, stamp: int, message: Any, arrival: int) -> None:
         if stamp >= self._began:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from lighttrack_ros.node.transport import transport_environment, tune_malloc
 
 _START_LIMIT = 90.0  # seconds for a node to load its model on a slow machine
 _FIRST_IMAGE = 60.0  # seconds for a camera to load its frames and send the first
+_ANSWER_LIMIT = 15.0  # seconds for a service to answer
 _STOP_LIMIT = 15.0  # seconds for a process to end in order
 
 
@@ -141,7 +142,8 @@ class Observer:
             arrival = time.time_ns()
             on_target(message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec, message, arrival)
 
-        self._inits[namespace] = self.node.create_publisher(self._init_type, f"{namespace}/init_box", 1)
+        # Boxes for several targets are published at once.
+        self._inits[namespace] = self.node.create_publisher(self._init_type, f"{namespace}/init_box", 16)
         self.node.create_subscription(TrackedTarget, f"{namespace}/tracker/target", on_message, 50)
 
     def wait_for(self, namespace: str, node: Child) -> None:
@@ -173,10 +175,32 @@ class Observer:
         finally:
             self.node.destroy_subscription(diagnostics)
 
-    def point_at_first(self, namespace: str, box: Box, target_id: str, camera: Child, stamps: Path) -> None:
+    def forget_targets(self, namespace: str) -> None:
+        """All that a tracker has.
+
+        Raises:
+            LightTrackError: it does not answer.
+        """
+        from std_srvs.srv import Trigger
+
+        client: Any = self.node.create_client(Trigger, f"{namespace}/tracker/reset")
+        limit = time.monotonic() + _ANSWER_LIMIT
+        future = None
+        try:
+            while future is None or not future.done():
+                if future is None and client.service_is_ready():
+                    future = client.call_async(Trigger.Request())
+                self.spin_once()
+                if time.monotonic() > limit:
+                    raise LightTrackError(f"{namespace}/tracker/reset does not answer")
+        finally:
+            self.node.destroy_client(client)
+
+    def point_at_first(self, namespace: str, box: Box, target_ids: Sequence[str], camera: Child, stamps: Path) -> None:
         """Name the target in the first image that the camera sends, as soon as it has.
 
         Args:
+            target_ids: several follow the same thing.
             stamps: the camera's, see `camera_command`.
 
         Raises:
@@ -192,8 +216,9 @@ class Observer:
         message = self._init_type()
         message.x, message.y, message.width, message.height = (float(value) for value in box)
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(min(sent), 1_000_000_000)
-        message.target_id = target_id
-        self._inits[namespace].publish(message)
+        for target_id in target_ids:
+            message.target_id = target_id
+            self._inits[namespace].publish(message)
 
     def spin_once(self, seconds: float = 0.05) -> None:
         """Wait that long for a message, and let its callback have it."""

@@ -12,6 +12,7 @@ import math
 import random
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ _WRONG: list[dict[str, object]] = [
     {"data": array("B")},
 ]
 _IDS = ("car", "van", "dog", "")
+_MOST = 4  # targets at once: before another, the oldest is removed
 
 # What may differ between the first window and the last, the noise of measuring: an allocator's arenas, a socket.
 MEMORY_LIMIT, MEMORY_SLACK = 1.05, 8e6  # times, and bytes
@@ -175,6 +177,7 @@ class _Run:
         from std_srvs.srv import SetBool, Trigger
 
         from lighttrack_ros.msg import InitBox
+        from lighttrack_ros.srv import RemoveTarget
 
         self._observer, self._namespace, self._node, self._clips, self._rng = observer, namespace, node, clips, rng
         ros = observer.node
@@ -182,12 +185,15 @@ class _Run:
         self._camera = ros.create_publisher(Image, f"{namespace}/image", QoSProfile(depth=2))
         self._operator = ros.create_publisher(InitBox, f"{namespace}/init_box", 5)
         self._reset_client: Any = ros.create_client(Trigger, f"{namespace}/tracker/reset")
+        self._remove_type = RemoveTarget
+        self._remove_client: Any = ros.create_client(RemoveTarget, f"{namespace}/tracker/remove")
         self._enable_client: Any = ros.create_client(SetBool, f"{namespace}/tracker/enable")
         ros.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         observer.listen(namespace, self._on_target)
         self._size = 0  # index of the clip that is shown
         self._index = 0
         self._numbers = itertools.count()
+        self._targets: deque[str] = deque()  # that were pointed at
         self._pending: dict[str, float] = {}  # boxes to be answered, by id: until when
         self._boxes = self._boxes_answered = 0
         self._windows = [Window()]
@@ -257,6 +263,7 @@ class _Run:
 
     def _reset(self) -> Iterator[object]:
         self._reset_client.call_async(self._trigger.Request())
+        self._targets.clear()
         for _ in range(10):
             yield self._show()
         yield from self._start()
@@ -304,6 +311,11 @@ class _Run:
         """At the target, on the next image."""
         _, box = self._clips[self._size][self._index]
         message = self._box_type(target_id=f"{name} {next(self._numbers)}" if name else "")
+        if message.target_id in self._targets:
+            self._targets.remove(message.target_id)
+        while len(self._targets) >= _MOST:
+            self._remove_client.call_async(self._remove_type.Request(target_id=self._targets.popleft()))
+        self._targets.append(message.target_id)
         stamp = self._show()
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
         message.x, message.y, message.width, message.height = (float(value) for value in box)

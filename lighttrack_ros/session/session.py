@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,15 @@ from lighttrack_ros.geometry import Box, clip_box
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import Model, SessionSettings
 from lighttrack_ros.session.judge import NEVER, Judge, ScoreJudge, VerifierJudge, probability
+from lighttrack_ros.session.neighbours import Neighbours
 from lighttrack_ros.session.search import search_places
 from lighttrack_ros.session.states import NOWHERE, Report, State
 from lighttrack_ros.session.verifier import Verifier
 from lighttrack_ros.trackers.base import Estimate, Sight, Tracker
 
 _WATCHED = 30  # frames
+_SEEN = 0.5  # score from which a candidate beside another target is one
+_NOBODY: Mapping[Hashable, Box] = MappingProxyType({})
 
 
 class Session:
@@ -41,7 +45,7 @@ class Session:
         self._tracker = tracker
         self._settings = settings
         self._verifier = verifier
-        self.reset()
+        self._begin_anew()
 
     @classmethod
     def of(cls, tracker: Tracker, model: Model) -> Session:
@@ -52,8 +56,20 @@ class Session:
         """
         return cls(tracker, model.session, None if model.verifier is None else Verifier.load(model.verifier))
 
+    def another(self) -> Session:
+        """A session for one more target, on the same engines."""
+        return Session(self._tracker.another(), self._settings, self._verifier)
+
     def reset(self) -> None:
         """Forget the target."""
+        self._tracker.reset()
+        self._begin_anew()
+
+    def idle_work(self, seconds: float = math.inf) -> bool:
+        """See `Tracker.idle_work`."""
+        return self._state != State.IDLE and self._tracker.idle_work(seconds)
+
+    def _begin_anew(self) -> None:
         self._state = State.IDLE
         self._judge: Judge = ScoreJudge(self._settings)
         self._seen = NOWHERE  # the tracker's target when it was last believed
@@ -63,6 +79,7 @@ class Session:
         self._left: _Rival | None = None  # where the tracker was led before it was found elsewhere
         self._watched = 0  # frames for which that place is watched yet
         self._places: Iterator[Box] = iter(())
+        self._neighbours = Neighbours()
 
     def start(self, frame: Frame, box: Box) -> Report:
         """Take the target from `box` on `frame`, forgetting any earlier one.
@@ -73,13 +90,17 @@ class Session:
         """
         self._tracker.init(frame, box)
         judge = self._new_judge(frame, box)
-        self.reset()
+        self._begin_anew()
         self._judge = judge
         self._state, self._seen = State.TRACKING, self._tracker.target
         return Report(self._state, clip_box(box, frame.width, frame.height), 1.0, whole=box)
 
-    def step(self, frame: Frame) -> Report:
+    def step(self, frame: Frame, others: Mapping[Hashable, Box] = _NOBODY) -> Report:
         """Find the target on the next frame; without a target, an idle report.
+
+        Args:
+            others: where the other targets are that are believed in, by anything that tells them apart; what is in
+                their boxes is not taken for this one.
 
         Raises:
             LightTrackError: the tracker cannot work on this frame; nothing is lost, the next may follow.
@@ -89,8 +110,16 @@ class Session:
         expected = self._tracker.target
         estimate = self._tracker.update(frame)
         sight = self._tracker.sight()
-        confidence = self._judge.confidence(frame, estimate, sight)
-        if self._state == State.LOST:
+        self._neighbours.look(others)
+        hidden = False
+        if self._state != State.LOST and self._neighbours.hold(self._tracker.target):
+            estimate, sight, hidden = self._step_aside(expected, estimate, sight)
+        confidence = 0.0 if hidden else self._judge.confidence(frame, estimate, sight)
+        if hidden:
+            self._doubt(confidence, expected, frame)
+            if self._neighbours.may_hide:
+                self._doubtful = 0  # it is known why it is not seen
+        elif self._state == State.LOST:
             found = self._look_for_it(frame, expected, estimate, sight, confidence)
             if found is not None:
                 estimate, sight = found
@@ -105,6 +134,7 @@ class Session:
             self._doubt(confidence, expected, frame)
         if self._state == State.TRACKING:
             self._seen = self._tracker.target
+            self._neighbours.settle(self._seen)
             if self._left is None:  # nothing is learned of what may be the wrong thing
                 self._judge.learn(estimate, sight)
         whole = self._tracker.target
@@ -127,6 +157,47 @@ class Session:
         self._tracker.init(frame, box)
         return judge
 
+    def _step_aside(
+        self, expected: Box, estimate: Estimate, sight: Sight | None
+    ) -> tuple[Estimate, Sight | None, bool]:
+        """The tracker was led to another target's box: what lies where this one should be, if there is something.
+
+        Returns:
+            Estimate and sight, and whether the target is hidden: it is then taken to be where it was moving to.
+        """
+        here, place = self._tracker.target, self._neighbours.place(expected)
+        if place is None:
+            return estimate, sight, False
+        away = math.dist(here.centre, place.centre)
+        if sight is not None:
+            centres = [Box(*row).centre for row in sight.boxes.tolist()]
+            rows = [row for row in range(1, len(centres)) if self._is_free(sight, row)]
+            best = min(rows, key=lambda row: math.dist(centres[row], place.centre), default=0)
+            if best and math.dist(centres[best], place.centre) < away:
+                x, y = centres[best]
+                box = expected._replace(x=x - expected.width / 2, y=y - expected.height / 2)
+                self._tracker.target = box
+                score = probability(float(sight.logits[best]))
+                return replace(estimate, box=box, confidence=score), _with_first(sight, best), False
+        if away <= math.sqrt(expected.area) / 2:
+            return estimate, sight, False  # it may be the other that is hidden
+        self._tracker.target = place
+        return estimate, sight, True
+
+    def _is_free(self, sight: Sight, row: int) -> bool:
+        """Whether a candidate is a thing to see, and no other target."""
+        box = Box(*sight.boxes[row].tolist())
+        return probability(float(sight.logits[row])) >= _SEEN and not self._neighbours.hold(box)
+
+    def _same(self, estimate: Estimate, sight: Sight | None) -> NDArray[np.float64]:
+        """What the judge says of each candidate; those that are another target are never this one."""
+        odds = self._judge.same(estimate, sight).copy()
+        rows = [self._tracker.target] if sight is None else [Box(*row) for row in sight.boxes.tolist()]
+        for row, box in zip(range(len(odds)), rows, strict=False):
+            if self._neighbours.hold(box):
+                odds[row] = NEVER
+        return odds
+
     def _doubt(self, confidence: float, expected: Box, frame: Frame) -> None:
         """Between tracking and uncertain, and from there to lost."""
         settings = self._settings
@@ -146,7 +217,7 @@ class Session:
         self, frame: Frame, expected: Box, estimate: Estimate, sight: Sight | None, confidence: float
     ) -> tuple[Estimate, Sight | None] | None:
         """What the target is, if it was found: where the tracker was led, or elsewhere."""
-        odds = self._judge.same(estimate, sight)
+        odds = self._same(estimate, sight)
         chance = probability(odds[0])
         convincing = chance >= self._settings.found or (confidence >= self._settings.again and odds[0] > NEVER)
         self._count(convincing, _near(self._tracker.target, expected))
@@ -158,7 +229,7 @@ class Session:
         self._tracker.target = next(self._places) if rival is None else rival.box
         estimate = self._tracker.update(frame)
         sight = self._tracker.sight()
-        odds = self._judge.same(estimate, sight)
+        odds = self._same(estimate, sight)
         if rival is None:
             self._rival = self._candidate(estimate, sight, odds)
         elif probability(odds[0]) >= self._settings.found and _near(self._tracker.target, rival.box):
@@ -177,11 +248,11 @@ class Session:
         self, frame: Frame, left: _Rival, estimate: Estimate, sight: Sight | None
     ) -> tuple[Estimate, Sight | None] | None:
         """What the target is, if it is where the tracker was led before after all."""
-        here, odds = self._tracker.target, self._judge.same(estimate, sight)[0]
+        here, odds = self._tracker.target, self._same(estimate, sight)[0]
         self._tracker.target = left.box
         estimate = self._tracker.update(frame)
         sight = self._tracker.sight()
-        there = self._judge.same(estimate, sight)[0]
+        there = self._same(estimate, sight)[0]
         better = there > odds and probability(there) >= self._settings.found
         self._left = _Rival(self._tracker.target, left.frames + 1 if better else 0)
         self._watched -= 1
@@ -216,6 +287,13 @@ class _Rival:
 
     box: Box
     frames: int  # in a row on which it was convincing
+
+
+def _with_first(sight: Sight, row: int) -> Sight:
+    """As if the tracker had taken another candidate."""
+    order = [row, *(other for other in range(len(sight.boxes)) if other != row)]
+    patches = None if sight.patches is None else sight.patches[order]
+    return replace(sight, boxes=sight.boxes[order], logits=sight.logits[order], patches=patches)
 
 
 def _near(found: Box, expected: Box) -> bool:

@@ -239,6 +239,7 @@ def test_the_timing_of_an_image_adds_up(world, start, clip):
         target = tracker.wait_for(
             lambda: stamp_of(t := tracker.track(clip.images[1], now)) in told and t, "the timing of a fresh image"
         )
+        assert told[now].pop("target_id") == target.target_id
         parts = {name: float(value) for name, value in told[now].items()}
         assert 0 < parts["transport_ms"] < 60e3
         assert set(parts) == {"transport_ms", "wait_ms", "crop_ms", "network_ms", "decode_ms"}

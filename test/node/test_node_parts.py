@@ -24,8 +24,9 @@ from lighttrack_ros.node.deferred_service import Answer  # noqa: E402
 from lighttrack_ros.node.diagnostics import Health  # noqa: E402
 from lighttrack_ros.node.frame_buffer import Arrival, FrameBuffer  # noqa: E402
 from lighttrack_ros.node.messages import Stamped, read_compressed_image, read_header, read_image  # noqa: E402
-from lighttrack_ros.node.tracking_loop import Outcome, TrackingLoop  # noqa: E402
-from lighttrack_ros.session import Report, State  # noqa: E402
+from lighttrack_ros.node.target import Outcome  # noqa: E402
+from lighttrack_ros.node.tracking_loop import TrackingLoop  # noqa: E402
+from lighttrack_ros.session import Report, SessionPool, State  # noqa: E402
 
 IMAGE = np.random.default_rng(1).integers(0, 256, (24, 32, 3), np.uint8)
 
@@ -108,7 +109,10 @@ class Script:
     def start(self, frame, box):
         return Report(State.TRACKING, box, 1.0)
 
-    def step(self, frame):
+    def another(self):
+        return self
+
+    def step(self, frame, others):
         assert self.steps.acquire(timeout=60)
         return Report(State.TRACKING, Box(0.0, 0.0, 9.0, 9.0), 0.9)
 
@@ -128,8 +132,14 @@ class LoopBench:
         self.warnings: list[str] = []
         self.health = Health(self.warnings.append)
         self.outcomes: list[Outcome] = []
+        self.of_images: list[tuple[int, list[Outcome]]] = []
         self.loop = TrackingLoop(
-            self.script, self.script, buffer, lambda _: from_bgr(IMAGE), self.outcomes.append, self.health
+            SessionPool(self.script),
+            buffer,
+            lambda _: from_bgr(IMAGE),
+            self.outcomes.append,
+            lambda arrival, outcomes: self.of_images.append((arrival.message.stamp, list(outcomes))),
+            self.health,
         )
 
     def put(self, *numbers: int) -> None:
@@ -250,7 +260,7 @@ def test_a_tracker_that_fails_is_reported_and_asked_again(bench, monkeypatch):
     begin_with(bench, 1)
     results = iter([ZeroDivisionError("of all things"), LightTrackError("the engine is broken"), None])
 
-    def step(frame):
+    def step(frame, others):
         error = next(results)
         if error:
             raise error

@@ -58,24 +58,24 @@ def test_a_box_gets_an_answer(tracker, clip):
     assert tracker.track(clip.images[3], clip.fresh_stamp()).target_id == "asked for"
 
     # A stamp that is gone: taken on the newest, and said so.
-    answer = tracker.call(TrackTarget, "track", request(clip.boxes[3], stamp - 60 * 10**9, "late"))
+    answer = tracker.call(TrackTarget, "track", request(clip.boxes[3], stamp - 60 * 10**9, "asked for"))
     assert answer.accepted
     assert "starting on the newest" in answer.message
-    assert tracker.track(clip.images[4], clip.fresh_stamp()).target_id == "late"
+    assert tracker.track(clip.images[4], clip.fresh_stamp()).target_id == "asked for"
 
 
 def test_a_box_without_an_image_is_refused_aloud_and_the_next_one_counts(tracker, clip):
     tracker.track(clip.images[0], clip.fresh_stamp())
-    first = tracker.ask(TrackTarget, "track", request(clip.boxes[0], 0, "first"))
+    first = tracker.ask(TrackTarget, "track", request(clip.boxes[0], 0, "one"))
     time.sleep(0.3)
     assert not first.done()
-    second = tracker.ask(TrackTarget, "track", request(clip.boxes[0], 0, "second"))
+    second = tracker.ask(TrackTarget, "track", request(clip.boxes[0], 0, "one"))
     tracker.wait_for(first.done, "the answer to the first")
     assert (first.result().accepted, first.result().message) == (False, "another box came before its image did")
     tracker.reset()  # other services are answered meanwhile, and this one ends the wait
     tracker.wait_for(second.done, "the answer to the second")
     assert not second.result().accepted
-    third = tracker.call(TrackTarget, "track", request(clip.boxes[0], 0, "third"))
+    third = tracker.call(TrackTarget, "track", request(clip.boxes[0], 0, "one"))
     assert (third.accepted, third.message) == (False, "no image came in 3 s")
     tracker.enable(False)
     assert tracker.call(TrackTarget, "track", request(clip.boxes[0])).message == "the node is disabled"
@@ -89,13 +89,14 @@ def test_the_end_of_a_target_is_published_and_logged_with_its_reason(tracker, cl
     def end() -> str:
         return tracker.wait_for(lambda: next((t for t in tracker.targets if t.end_reason), None), "the end")
 
-    tracker.start_on(clip, 0, "replaced")
+    tracker.start_on(clip, 0, "ordered away")
     tracker.targets.clear()
     tracker.start_on(clip, 1, "ordered away")
     assert (end().target_id, end().end_reason) == ("ordered away", "replaced by a new box")
     tracker.targets.clear()
     tracker.reset()  # no image follows
     assert (end().state, box_of(end()), end().end_reason) == (0, (0, 0, 0, 0), "told to forget it (reset)")
+    assert end().target_id == "ordered away"
 
     tracker.start_on(clip, 2, "of another size")
     tracker.targets.clear()
@@ -110,7 +111,6 @@ def test_the_end_of_a_target_is_published_and_logged_with_its_reason(tracker, cl
     assert tracker.change_state("deactivate")
     assert end().end_reason == "the node was deactivated"
     for name, words in {
-        "replaced": "replaced by a new box",
         "ordered away": "told to forget it",
         "of another size": "3 times; send a new box",
         "deactivated": "the node was deactivated",

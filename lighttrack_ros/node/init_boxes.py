@@ -1,0 +1,87 @@
+"""Boxes that somebody drew round a target, and the image that each of them waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lighttrack_ros.geometry import Box
+from lighttrack_ros.node.frame_buffer import Arrival, FrameBuffer
+
+AHEAD = 10**9  # nanoseconds by which the stamp of an init box may be ahead of the newest image
+PATIENCE = 3.0  # seconds for which an init box waits for its image
+
+
+@dataclass(frozen=True)
+class Start:
+    """What became of an init box.
+
+    Attributes:
+        stamp: of the image that it was taken on, nanoseconds; 0 if it was refused.
+        words: why it was refused, or what was different from what was asked for.
+    """
+
+    accepted: bool
+    stamp: int = 0
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class InitBox:
+    """One that was sent.
+
+    Attributes:
+        stamp: of the image it was drawn on, nanoseconds; 0: the next image.
+        after: number of the newest image when the box came.
+        until: when its patience ends, time.monotonic().
+        answer: to be called once with what became of it.
+        note: what is to be said where the image is not the one that was asked for.
+    """
+
+    box: Box
+    stamp: int
+    target_id: str
+    after: int
+    until: float
+    answer: Callable[[Start], object]
+    note: str = ""
+
+
+def image_of(init_box: InitBox, buffer: FrameBuffer) -> Arrival | None:
+    """The image on which a box was drawn; None while it has still to come."""
+    newest = buffer.newest
+    if newest is None:
+        return None
+    if not init_box.stamp:
+        following = buffer.after(init_box.after)
+        return following[0] if following else None
+    arrival = buffer.of_stamp(init_box.stamp)
+    if arrival is not None:
+        return arrival
+    ahead = init_box.stamp - newest.message.stamp
+    return None if 0 < ahead <= AHEAD else newest
+
+
+def not_as_asked(arrival: Arrival, init_box: InitBox, buffer: FrameBuffer) -> str:
+    """Why a box starts on an image that is not the one it was drawn on, and how far that is; else empty."""
+    oldest = buffer.oldest
+    if not init_box.stamp or oldest is None or buffer.of_stamp(init_box.stamp) is not None:
+        return ""
+    behind = arrival.message.stamp - init_box.stamp
+    kept = f"the {len(buffer)} kept"
+    if behind < 0:
+        return f"its stamp is {-behind / 1e9:.3f} s newer than the newest image: another clock? Starting on the newest"
+    if init_box.stamp < oldest.message.stamp:
+        older = (oldest.message.stamp - init_box.stamp) / 1e9
+        return (
+            f"the image it was drawn on is {behind / 1e9:.3f} s older than the newest and {older:.3f} s older than "
+            f"the oldest of {kept} (parameters buffer_seconds and buffer_megabytes): starting on the newest"
+        )
+    nearest = buffer.nearest(init_box.stamp)
+    assert nearest is not None
+    away = abs(nearest.message.stamp - init_box.stamp) / 1e6
+    return f"none of {kept} images has its stamp, the nearest is {away:.3f} ms away: starting on the newest"
+
+
+def words_of(box: Box) -> str:
+    return f"box x {box.x:.1f}, y {box.y:.1f}, {box.width:.1f} x {box.height:.1f}"
