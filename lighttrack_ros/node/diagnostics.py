@@ -32,6 +32,7 @@ PROBLEMS = {
     "bad_boxes": "init box not used",
     "stamps_gone": "init box",
     "no_bearings": "no bearing",
+    "bad_detections": "detection not used",
     "incompatible_publishers": "camera",
     "tracker_errors": "tracker",
     "internal_errors": "internal error",

@@ -13,6 +13,7 @@ from std_srvs.srv import SetBool, Trigger
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.msg import InitBox
 from lighttrack_ros.node.deferred_service import Answer, create_deferred_service
+from lighttrack_ros.node.detections import DetectionTopics
 from lighttrack_ros.node.diagnostics import Health
 from lighttrack_ros.node.init_boxes import Start
 from lighttrack_ros.node.messages import to_nanoseconds, to_time
@@ -35,6 +36,7 @@ class Orders:
         self._health = health
         self._loop: TrackingLoop | None = None
         self._subscriptions: list[Any] = []
+        self._detections: DetectionTopics | None = None
         self.enabled = True
         node.create_service(Trigger, "~/reset", self._on_reset)
         node.create_service(RemoveTarget, "~/remove", self._on_remove)
@@ -54,6 +56,10 @@ class Orders:
             self._node.create_subscription(InitBox, "init_box", self._on_init_box, MOST_TARGETS),
             self._node.create_subscription(RegionOfInterest, "init_roi", self._on_init_roi, 1),
         ]
+        self._detections = DetectionTopics(
+            self._node, self._track, loop.suggest, lambda words: self._health.problem("bad_detections", words)
+        )
+        self._subscriptions += self._detections.orders
         names = ", ".join(subscription.topic_name for subscription in self._subscriptions)
         return f"{names} or from {self._track_service.service_name}"
 
@@ -62,6 +68,9 @@ class Orders:
         self._loop = None
         while self._subscriptions:
             self._node.destroy_subscription(self._subscriptions.pop())
+        if self._detections is not None:
+            self._detections.close()
+            self._detections = None
 
     @property
     def may_come(self) -> bool:

@@ -18,6 +18,7 @@ from lighttrack_ros.image import Frame
 from lighttrack_ros.msg import TargetBearings, TrackedTarget, TrackedTargets
 from lighttrack_ros.node.bearings import BearingPublisher
 from lighttrack_ros.node.camera_info import CameraInfoSource
+from lighttrack_ros.node.detections import create_detections_publisher, detections_of
 from lighttrack_ros.node.diagnostics import CREDIBLE, UNKNOWN, Health, diagnostic_array
 from lighttrack_ros.node.frame_buffer import Arrival
 from lighttrack_ros.node.messages import Stamped, image_message, jpeg_message, target_message, to_time
@@ -47,6 +48,7 @@ class Publishing:
             self._target = self._create(TrackedTarget, "~/target", 10)
             self._targets = self._create(TrackedTargets, "~/targets", 10)
             self._bearing = self._create(TargetBearings, "~/bearing", 10)
+            self._detections = create_detections_publisher(self._create)
             self._annotated = self._create(Image, "~/annotated", 1)
             self._jpeg = self._create(CompressedImage, "~/annotated/compressed", 1)
             self._timing = self._create(DiagnosticArray, "~/timing", 10)
@@ -115,6 +117,8 @@ class Publishing:
         message = TrackedTargets(targets=messages)
         message.header.stamp, message.header.frame_id = to_time(arrival.message.stamp), arrival.message.frame_id
         self._targets.publish(message)
+        if self._detections is not None and self._detections.get_subscription_count():
+            self._detections.publish(detections_of(message))
         frame = next((outcome.frame for outcome in outcomes if outcome.frame is not None), None)
         if self._bearings is not None:
             self._bearings.publish(message, None if frame is None else (frame.width, frame.height))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import Frame
 from lighttrack_ros.node.frame_buffer import Arrival
 from lighttrack_ros.node.story import Story
@@ -26,6 +28,7 @@ class Target:
         strangers: images of another size in a row.
         failures: turns in a row on which the tracker failed.
         end_reason: why the target that it replaced ended, until that has been published.
+        suggested: places where a detector saw something since the last turn.
         images, dropped: how many it was looked for in, and how many were skipped.
     """
 
@@ -42,6 +45,7 @@ class Target:
     strangers: int = 0
     failures: int = 0
     end_reason: str = ""
+    suggested: Sequence[Box] = ()
     images: int = 0
     dropped: int = 0
 

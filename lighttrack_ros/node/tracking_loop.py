@@ -150,6 +150,12 @@ class TrackingLoop:
                 f"forget one first (~/remove, or ~/reset for all)",
             )
 
+    def suggest(self, boxes: Sequence[Box]) -> None:
+        """Places where a detector sees something, pixels of a recent image; see `Session.suggest`."""
+        with self._news:
+            for target in self._targets.values():
+                target.suggested = boxes
+
     def reset(self, reason: str) -> None:
         """Forget all targets, and the boxes that wait for their image.
 
@@ -479,6 +485,9 @@ class TrackingLoop:
             self._meet_stranger(target, image, frame, began)
             return True
         target.strangers = 0
+        suggested, target.suggested = target.suggested, ()
+        if suggested:
+            target.session.suggest(suggested)
         report = target.session.step(frame, self._believed_beside(target))
         self._failures = target.failures = 0
         self._say_of(target, image, report, began)

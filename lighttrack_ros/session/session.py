@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -80,6 +80,18 @@ class Session:
         self._watched = 0  # frames for which that place is watched yet
         self._places: Iterator[Box] = iter(())
         self._neighbours = Neighbours()
+        self._suggested: list[Box] = []
+
+    def suggest(self, boxes: Iterable[Box]) -> None:
+        """Places where somebody else, a detector, sees something that may be the target.
+
+        While it is lost these are looked at before the search's own places, one a frame, the one that is nearest in
+        size first. What is there has to be as convincing as anything that the search comes upon. Nothing changes in
+        other states; a newer suggestion replaces what is left of the one before.
+        """
+        if self._state == State.LOST:
+            size = max(self._seen.area, 1e-6)
+            self._suggested = sorted(boxes, key=lambda box: abs(math.log(max(box.area, 1e-6) / size)), reverse=True)
 
     def start(self, frame: Frame, box: Box) -> Report:
         """Take the target from `box` on `frame`, forgetting any earlier one.
@@ -211,6 +223,7 @@ class Session:
             self._state = State.TRACKING
         elif self._doubtful >= settings.lost_frames:
             self._state, self._convincing, self._rival, self._left = State.LOST, 0, None, None
+            self._suggested = []
             self._places = search_places(self._seen, frame)
 
     def _look_for_it(
@@ -226,7 +239,7 @@ class Session:
             return estimate, sight
         trail = self._tracker.target
         rival = self._rival
-        self._tracker.target = next(self._places) if rival is None else rival.box
+        self._tracker.target = self._next_place(frame) if rival is None else rival.box
         estimate = self._tracker.update(frame)
         sight = self._tracker.sight()
         odds = self._same(estimate, sight)
@@ -243,6 +256,13 @@ class Session:
             return estimate, sight
         self._tracker.target = trail
         return None
+
+    def _next_place(self, frame: Frame) -> Box:
+        while self._suggested:
+            visible = clip_box(self._suggested.pop(), frame.width, frame.height)
+            if min(visible.width, visible.height) >= 1:
+                return visible
+        return next(self._places)
 
     def _watch(
         self, frame: Frame, left: _Rival, estimate: Estimate, sight: Sight | None

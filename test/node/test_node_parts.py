@@ -105,6 +105,7 @@ class Script:
     def __init__(self) -> None:
         self.steps = threading.Semaphore(0)
         self.idle = 0
+        self.suggested = []
 
     def start(self, frame, box):
         return Report(State.TRACKING, box, 1.0)
@@ -115,6 +116,9 @@ class Script:
     def step(self, frame, others):
         assert self.steps.acquire(timeout=60)
         return Report(State.TRACKING, Box(0.0, 0.0, 9.0, 9.0), 0.9)
+
+    def suggest(self, boxes):
+        self.suggested.append(boxes)
 
     def reset(self):
         pass
@@ -187,6 +191,19 @@ def test_the_newest_image_is_always_the_next_and_the_others_are_counted(bench):
     assert bench.health.counts()["images_dropped"] == 3
     assert bench.health.counts()["images_processed"] == 5
     assert bench.health.counts()["images_received"] == 7
+
+
+def test_what_a_detector_sees_comes_to_the_session_once_with_the_next_image(bench):
+    bench.loop.suggest([Box(5.0, 5.0, 5.0, 5.0)])  # before there is a target: nobody wants it
+    begin_with(bench, 1)
+    bench.script.steps.release(3)
+    bench.loop.suggest([Box(1.0, 1.0, 9.0, 9.0)])
+    bench.loop.suggest([Box(2.0, 2.0, 9.0, 9.0)])  # in the place of the one before
+    bench.put(2)
+    bench.wait_for(2)
+    bench.put(3)
+    bench.wait_for(2, 3)
+    assert bench.script.suggested == [[Box(2.0, 2.0, 9.0, 9.0)]]
 
 
 def test_catching_up_takes_every_image_while_there_is_time(bench):

@@ -11,9 +11,13 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 from node_harness import ROOT
 
 CAMERA = "/camera/image_raw"
-MAYBE = {  # where other parameters, or a simulation's clock, are
+MAYBE = {  # where other parameters, a simulation's clock, or vision_msgs are
     f"{CAMERA}/compressed",
     "/clock",
+    "init_detection",
+    "init_detections",
+    "detections",
+    "~/detections",
 }
 
 

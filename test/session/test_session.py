@@ -249,6 +249,28 @@ def test_a_target_is_found_elsewhere_when_it_convinces_on_frames_in_a_row(sessio
     assert {(report.state, report.box) for report in reports} == {(State.LOST, START)}
 
 
+def test_a_place_that_a_detector_suggests_is_looked_at_first_and_has_to_convince(session):
+    there, larger = Box(20, 400, 44, 33), Box(20, 400, 400, 300)
+    session.suggest([there])  # not lost: nobody looks
+    assert states(session, GONE, GONE, GONE) == "UUL"
+    session._tracker.looked.clear()
+    session.suggest([larger, there])
+    session._tracker.elsewhere = lambda place: SURE if place == there else GONE
+    reports = play(session, GONE, GONE)
+    assert session._tracker.looked[1] == there  # the nearest in size comes first
+    assert [report.state for report in reports] == [State.LOST, State.TRACKING]
+    assert reports[1].box == there
+    # What does not convince changes nothing, and then the search goes on at its own places.
+    session.start(FRAME, START)
+    play(session, *[GONE] * 3)
+    session._tracker.elsewhere = lambda place: HALF
+    session._tracker.looked.clear()
+    session.suggest([there, Box(-900, 0, 40, 30), Box(0, 1e30, 40, 30)])  # what lies outside is left out
+    assert {report.state for report in play(session, GONE, GONE, GONE)} == {State.LOST}
+    assert session._tracker.looked[1] == there
+    assert there not in session._tracker.looked[2:]
+
+
 def find_elsewhere(session):
     """The tracker was led astray; the target is found to its right, and followed there."""
     session.start(FRAME, START)
