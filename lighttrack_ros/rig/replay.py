@@ -24,6 +24,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.media.bag import restamped, stamp_of
 from lighttrack_ros.media.frames import FrameSource
 from lighttrack_ros.node.transport import transport_environment, tune_malloc
+from lighttrack_ros.rig.usage import available_bytes
 
 DEFAULT_TOPIC = "image"
 _SETTLE = 0.5  # seconds between finding a subscriber and the first frame: it must find the publisher too
@@ -65,7 +66,7 @@ class Clip:
         self.messages = forth + [(2 * end - due, payload) for due, payload in forth[-2:0:-1]]
 
     def preload(self) -> None:
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        free = available_bytes()
         used = 0
         kept = []
         with tqdm(
@@ -74,7 +75,9 @@ class Clip:
             for due, payload in messages:
                 used += len(payload) if isinstance(payload, bytes) else payload.nbytes
                 if used > 0.7 * free:
-                    raise LightTrackError(f"{self.name}: too large for --preload ({free >> 20} MiB of memory are free)")
+                    raise LightTrackError(
+                        f"{self.name}: too large for --preload ({free >> 20} MiB of memory are available)"
+                    )
                 kept.append((due, payload))
         self.messages = kept
 

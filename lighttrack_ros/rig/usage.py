@@ -1,4 +1,4 @@
-"""What processes take of this machine: processor time and resident memory, from /proc."""
+"""What processes take of this machine, and what is left: processor time and memory, from /proc."""
 
 from __future__ import annotations
 
@@ -34,3 +34,12 @@ def busy_seconds() -> float:
             user, nice, system, _, _, interrupts, soft_interrupts = (int(value) for value in ticks[:7])
             busy += (user + nice + system + interrupts + soft_interrupts) * _TICK
     return busy
+
+
+def available_bytes() -> int:
+    """Memory that may be taken: what is free, and what the kernel gives back of its caches."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * _PAGE

@@ -98,9 +98,26 @@ def test_overload_counts_what_it_drops(bag, model, tmp_path, environment):
     assert "<svg" in (tmp_path / "plot.svg").read_text()
 
 
+def test_further_targets_have_a_row_each(bag, model, tmp_path, environment):
+    out = bench(
+        "--bag", bag, "--model", model, "--rate", "5", "--runs", "1", "--seconds", "2", "--threads", "1",
+        "--targets", "3", "1", "--json", tmp_path / "figures.json", environment=environment,
+    )  # fmt: skip
+    rows = json.loads((tmp_path / "figures.json").read_text())["targets"]
+    assert [row["targets"] for row in rows] == [1, 3]
+    for row in rows:
+        assert 0 < row["boxes_share"] <= 1
+        assert row["latency_ms"]["p50"] > 0
+    assert "a further one" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--targets", "0"], "--targets is [0], expected numbers from 1 to 16"),
+        (["--targets", "17"], "--targets is [17]"),
+        (["--targets", "2", "--load", "1"], "--targets goes with"),
+        (["--targets", "2", "--rate", "max"], "--targets goes with"),
         (["--rate", "fast"], "--rate is 'fast'"),
         (["--rate", "0"], "--rate is '0'"),
         (["--overload", "-1"], "--overload is"),
