@@ -108,9 +108,9 @@ class SessionSettings:
     slope: Annotated[float, within(0.01, 100)] = 1.0
     uncertain: Share = 0.3  # confidence under which the target is uncertain
     sure: Share = 0.5  # confidence from which an uncertain one may be believed again
-    lost: Share = 0.3  # confidence under which it may be lost
+    lost: Share = 0.3  # chance of being in view under which it may be lost
     lost_frames: Count = 5  # so many frames in a row under it: the target is lost
-    again: Share = 0.5  # confidence from which a lost one may be believed again where the tracker was led
+    again: Share = 0.5  # chance of being in view from which a lost one may be believed again where the tracker was led
     found: Share = 0.5  # chance of being the target from which what is seen while it is lost may be believed
     found_frames: Count = 2  # so many frames in a row, at one place: for `sure`, `again` and `found`
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import sessions, trust
 from lighttrack_ros.evaluation.fit_session import Fit, fit, folds
-from lighttrack_ros.evaluation.harvest import Track, harvest
+from lighttrack_ros.evaluation.harvest import BACKWARDS, Track, harvest, harvest_backwards
 from lighttrack_ros.media import sequences
 from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model, save_model
 from lighttrack_ros.outputs import check_writable
@@ -38,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--folds", type=int, default=4, help="parts of cross-validation (default: %(default)s)")
     parser.add_argument(
-        "--judge", action="store_true", help="run sessions on each fold with what was learned on the others"
+        "--judge",
+        nargs="*",
+        metavar="NAME",
+        help="run sessions on each fold with what was learned on the others; with names, on these sequences alone",
     )
     parser.add_argument("--write", action="store_true", help=f"write the result into model.yaml and {FILE}")
     parser.add_argument(
@@ -52,25 +56,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.folds < 2:
         raise LightTrackError(f"--folds: is {args.folds}, expected at least 2")
-    if args.judge and args.folds < 3:  # what is learned for one fold is cross-validated on the others
+    if args.judge is not None and args.folds < 3:  # what is learned for one fold is cross-validated on the others
         raise LightTrackError(f"--folds: is {args.folds}, expected at least 3 with --judge")
     found, _ = sequences.find_labelled(args.sequences, args.only, args.skip)
+    unknown = set(args.judge or ()) - {one.name for one in found}
+    if unknown:
+        raise LightTrackError(f"--judge: no sequence named {', '.join(sorted(unknown))} among those to learn from")
+    judged = [one for one in found if not args.judge or one.name in args.judge]
     if args.json is not None:
         check_writable(args.json)
     model = load_model(args.model)
     if args.write:
         check_writable(model.folder / "model.yaml")
-    fold = folds([one.name for one in found], [group.split(",") for group in args.together], args.folds)
+    names = [one.name + way for one in found for way in ("", BACKWARDS)]
+    fold = folds(names, [group.split(",") for group in args.together], args.folds)
     tracker = create_tracker(model, args.backend, args.threads)
     figures: dict[str, Any] = {}
     try:
         tracks = list(_harvested(tracker, found, args.records))
         learned = fit(tracks, [fold[track.name] for track in tracks])
         _print_settings(learned)
-        if args.judge:
+        if args.judge is not None:
             plain = create_tracker(model, args.backend, args.threads)
             try:
-                figures = _judge(plain, tracker, found, tracks, fold)
+                figures = _judge(plain, tracker, judged, tracks, fold)
             finally:
                 plain.close()
     finally:
@@ -97,16 +106,17 @@ def _harvested(tracker: Tracker, found: Sequence[sequences.Sequence], place: Pat
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LightTrackError(f"--records {place}: cannot be made ({error.strerror})") from None
-    frames = sum(sequence.frames.count or 0 for sequence in found)
+    frames = sum(2 * (sequence.frames.count or 0) for sequence in found)
+    ways: dict[str, Callable[..., Track]] = {"": harvest, BACKWARDS: harvest_backwards}
     with tqdm(total=frames, unit="frame", leave=False, disable=None) as bar:
-        for sequence in found:
+        for sequence, (way, go_over) in itertools.product(found, ways.items()):
             bar.set_description(f"following {sequence.name}")
-            path = None if place is None else place / f"{sequence.name}.npz"
+            path = None if place is None else place / f"{sequence.name}{way}.npz"
             if path is not None and path.is_file():
                 yield Track.load(path)
                 bar.update(sequence.frames.count or 0)
                 continue
-            track = harvest(tracker, sequence, bar.update)
+            track = go_over(tracker, sequence, bar.update)
             if path is not None:
                 track.save(path)
             yield track
@@ -115,18 +125,18 @@ def _harvested(tracker: Tracker, found: Sequence[sequences.Sequence], place: Pat
 def _judge(
     plain: Tracker,
     tracker: Tracker,
-    found: Iterable[sequences.Sequence],
+    judged: Sequence[sequences.Sequence],
     tracks: Sequence[Track],
     fold: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Real sessions on every fold, by what was learned on the others."""
+    """Real sessions on sequences of every fold, by what was learned on the others."""
     results = []
-    for part in sorted(set(fold.values())):
+    for part in sorted({fold[one.name] for one in judged}):
         rest = [track for track in tracks if fold[track.name] != part]
         learned = fit(rest, [fold[track.name] for track in rest])
         print(f"\nfold {part}, by what was learned on the others:")
         session = Session(tracker, learned.settings, learned.verifier)
-        results += sessions.run_all(plain, tracker, session, [one for one in found if fold[one.name] == part])
+        results += sessions.run_all(plain, tracker, session, [one for one in judged if fold[one.name] == part])
     width = max(len(name) for name in fold)
     print("\nover all folds:")
     print(sessions.row("all", width, trust.measure([result.account for result in results])))

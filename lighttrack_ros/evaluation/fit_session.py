@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +17,27 @@ from numpy.typing import NDArray
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import metrics
 from lighttrack_ros.evaluation.harvest import Records, Track
-from lighttrack_ros.evaluation.trust import GRACE, MISSED, RIGHT, SOON, stretches
+from lighttrack_ros.evaluation.trust import MISSED, RIGHT
 from lighttrack_ros.models import SessionSettings
-from lighttrack_ros.session.evidence import SMOOTHED, Evidence, likeness_features
+from lighttrack_ros.session.evidence import RECENT, SMOOTHED, Evidence, likeness_features
 from lighttrack_ros.session.judge import NEVER, score_log_odds
 from lighttrack_ros.session.verifier import (
-    LOOK_NUMBERS,
-    SAME_RATE,
     Acquaintance,
     Regression,
     Verifier,
     known_distractors,
 )
 
-MAY_DOUBT = 0.03  # share of the good frames that may lie under `uncertain`
-MAY_LOSE = 0.015  # share of the good frames that may count as lost
-MAY_MISTAKE = 0.001  # share of other things, seen on looks elsewhere, that may reach `found`
+MAY_DOUBT = 0.02  # share of the good frames that may lie under `uncertain`, and under `again`
+MAY_LOSE = 0.01  # share of the good frames that may count as lost
+MAY_MISTAKE = 0.003  # share of other things, seen on looks elsewhere, that may reach `found`
 FOUND_FRAMES = 3
-LOST_FRAMES = range(2, 13)
-LOST_PARTS = (1.0, 0.8, 0.6, 0.45, 0.3)  # of `uncertain`, tried for `lost`
+LOST_FRAMES = 3
+LOST_SHARES = np.geomspace(0.05, 0.0005, 40)  # of the good frames that lie under `lost`, tried
+_FEW = 50  # frames of a kind: too few to learn from
 _EVERY = 6  # frames of a track of which the candidates teach what is the same and what is not
 _SHRINKAGE = 0.3  # of the covariances towards the identity; recordings are few
-_PENALTY = 1e-2  # on the weights of the regression over SMOOTHED
+_PENALTY = 5e-2  # on the weights of the regressions over SMOOTHED
 _LOOK_PENALTY = 1e-3
 
 Floats = NDArray[np.float64]
@@ -86,23 +86,17 @@ def fit(tracks: Sequence[Track], fold: Sequence[int]) -> Fit:
     for part in parts:
         others = [labels for labels, of in zip(right, fold, strict=True) if of != part]
         hits, rows = sum(int(labels.sum()) for labels in others), sum(map(len, others))
-        if min(hits, rows - hits) < 50:
+        if min(hits, rows - hits) < _FEW:
             raise LightTrackError(
-                "too little to fit on: expected sequences of at least 2 recordings, with at least 50 frames that the "
-                "tracker gets right and 50 that it does not beside those of any fold; add sequences that are harder"
+                f"too little to fit on: expected sequences of at least 2 recordings, with at least {_FEW} frames that "
+                f"the tracker gets right and {_FEW} that it does not beside those of any fold; add sequences that are "
+                "harder"
             )
     if not tracks[0].followed.patches.shape[-1]:
         return _fit_scores(tracks, right)
     numbers = [evidence_numbers(track) for track in tracks]
-    right_odds: list[Floats] = [np.zeros(0)] * len(tracks)
-    looks: dict[int, Looks] = {}
-    for rest, held in _splits(fold):
-        regression = _regress([numbers[i] for i in rest], [right[i] for i in rest], _PENALTY)
-        maps = learn_maps([tracks[i] for i in rest])
-        for index in held:
-            right_odds[index] = regression.log_odds(numbers[index])
-            looks[index] = look_numbers(tracks[index], maps, right_odds[index] >= 0)
-    two: list[Floats] = [np.zeros(0)] * len(tracks)
+    recent, present = _presence(tracks, numbers, right)
+    confidences, presences, looks = _unseen(tracks, fold, numbers, right, recent, present)
     wrong_odds = []
     for rest, held in _splits(fold):
         regression = _regress([looks[i].numbers for i in rest], [looks[i].same for i in rest], _LOOK_PENALTY)
@@ -110,26 +104,59 @@ def fit(tracks: Sequence[Track], fold: Sequence[int]) -> Fit:
             odds = regression.log_odds(looks[index].numbers)
             odds[known_distractors(looks[index].numbers)] = NEVER
             wrong_odds.append(odds[~looks[index].same & looks[index].elsewhere])
-            smoothed = _running_mean(regression.log_odds(looks[index].followed), SAME_RATE)
-            two[index] = np.column_stack((right_odds[index], smoothed))
-    confidences: list[Floats] = [np.zeros(0)] * len(tracks)
-    for rest, held in _splits(fold):
-        regression = _regress([two[i] for i in rest], [right[i] for i in rest], _LOOK_PENALTY)
-        for index in held:
-            confidences[index] = _sigmoid(regression.log_odds(two[index]))
     found = float(np.quantile(_sigmoid(np.concatenate(wrong_odds)), 1 - MAY_MISTAKE))
     settings = dataclasses.replace(
-        _thresholds(tracks, confidences, right), found=min(max(found, 0.02), 0.98), found_frames=FOUND_FRAMES
+        _thresholds(tracks, confidences, presences, right),
+        found=min(max(found, 0.02), 0.98),
     )
     verifier = dataclasses.replace(
         learn_maps(tracks),
         right=_regress(numbers, right, _PENALTY),
-        same=_regress(
-            [looks[i].numbers for i in range(len(tracks))], [looks[i].same for i in range(len(tracks))], _LOOK_PENALTY
-        ),
-        both=_regress(two, right, _LOOK_PENALTY),
+        present=_regress(recent, present, _PENALTY),
+        same=_regress([one.numbers for one in looks], [one.same for one in looks], _LOOK_PENALTY),
     )
     return Fit(_rounded(settings), verifier)
+
+
+def _presence(
+    tracks: Sequence[Track], numbers: Sequence[Floats], right: Sequence[NDArray[np.bool_]]
+) -> tuple[list[Floats], list[NDArray[np.bool_]]]:
+    """What the presence of a target is learned from: RECENT numbers of each track, and whether it is in view.
+
+    Frames on which the tracker is right, against those without a target. Where it misses a target in view it may see
+    a part of it, so these are left out, unless there are too few without.
+    """
+    absent = [_absent(track) for track in tracks]
+    if sum(int(flags.sum()) for flags in absent) < _FEW:
+        absent = [flags | (_overlap(one.followed) < MISSED) for flags, one in zip(absent, tracks, strict=True)]
+    kept = [flags | labels for flags, labels in zip(absent, right, strict=True)]
+    return (
+        [rows[mask, :RECENT] for rows, mask in zip(numbers, kept, strict=True)],
+        [labels[mask] for labels, mask in zip(right, kept, strict=True)],
+    )
+
+
+def _unseen(
+    tracks: Sequence[Track],
+    fold: Sequence[int],
+    numbers: Sequence[Floats],
+    right: Sequence[NDArray[np.bool_]],
+    recent: Sequence[Floats],
+    present: Sequence[NDArray[np.bool_]],
+) -> tuple[list[Floats], list[Floats], list[Looks]]:
+    """Of each track, by what was learned on the other folds: confidence and presence on its frames, and its looks."""
+    confidences: list[Floats] = [np.zeros(0)] * len(tracks)
+    presences: list[Floats] = [np.zeros(0)] * len(tracks)
+    looks: dict[int, Looks] = {}
+    for rest, held in _splits(fold):
+        of_right = _regress([numbers[i] for i in rest], [right[i] for i in rest], _PENALTY)
+        of_presence = _regress([recent[i] for i in rest], [present[i] for i in rest], _PENALTY)
+        maps = learn_maps([tracks[i] for i in rest])
+        for index in held:
+            confidences[index] = _sigmoid(of_right.log_odds(numbers[index]))
+            presences[index] = _sigmoid(of_presence.log_odds(numbers[index][:, :RECENT]))
+            looks[index] = look_numbers(tracks[index], maps, confidences[index] >= 0.5)
+    return confidences, presences, [looks[index] for index in range(len(tracks))]
 
 
 def _splits(fold: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
@@ -164,13 +191,11 @@ class Looks:
             overlaps the target a little is left out.
         same: (n,) bool, whether it is the target.
         elsewhere: (n,) bool, whether it was seen on a look elsewhere.
-        followed: (frames, LOOK_NUMBERS) float64, of the followed box on every frame.
     """
 
     numbers: Floats
     same: NDArray[np.bool_]
     elsewhere: NDArray[np.bool_]
-    followed: Floats
 
 
 def look_numbers(track: Track, verifier: Verifier, believed: NDArray[np.bool_]) -> Looks:
@@ -187,7 +212,6 @@ def look_numbers(track: Track, verifier: Verifier, believed: NDArray[np.bool_]) 
     rows: list[Floats] = []
     same: list[NDArray[np.bool_]] = []
     away: list[bool] = []
-    own = np.empty((len(followed.frames), len(LOOK_NUMBERS)))
 
     def take(numbers: Floats, boxes: Floats, truth: Floats, is_away: bool) -> None:
         overlap = metrics.overlaps(boxes, np.broadcast_to(truth, boxes.shape))
@@ -199,16 +223,14 @@ def look_numbers(track: Track, verifier: Verifier, believed: NDArray[np.bool_]) 
     for row, number in enumerate(followed.frames.tolist()):
         sight = followed.sight(row)
         assert sight is not None
-        numbers = acquaintance.numbers(sight)
-        own[row] = numbers[0]
         if row % _EVERY == 0:
-            take(numbers, sight.boxes, followed.truth[row], False)
+            take(acquaintance.numbers(sight), sight.boxes, followed.truth[row], False)
         other = looked.sight(elsewhere[number]) if number in elsewhere else None
         if other is not None:
             take(acquaintance.numbers(other), other.boxes, looked.truth[elsewhere[number]], True)
         if believed[row]:
             acquaintance.learn(followed.estimate(row), sight)
-    return Looks(np.concatenate(rows), np.concatenate(same), np.array(away), own)
+    return Looks(np.concatenate(rows), np.concatenate(same), np.array(away))
 
 
 def learn_maps(tracks: Sequence[Track]) -> Verifier:
@@ -287,44 +309,50 @@ def _whitening(changes: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def _thresholds(
-    tracks: Sequence[Track], confidences: Sequence[Floats], right: Sequence[NDArray[np.bool_]]
+    tracks: Sequence[Track],
+    confidences: Sequence[Floats],
+    presences: Sequence[Floats],
+    right: Sequence[NDArray[np.bool_]],
 ) -> SessionSettings:
     """When to doubt and when to call the target lost, by predictions on recordings not fitted on."""
-    good = np.concatenate([confidence[labels] for confidence, labels in zip(confidences, right, strict=True)])
-    uncertain = float(np.quantile(good, MAY_DOUBT))
-    best = (-1.0, uncertain, LOST_FRAMES[-1])
-    for part in LOST_PARTS:
-        for frames in LOST_FRAMES:
-            lost = [_lost(confidence, part * uncertain, frames, uncertain) for confidence in confidences]
-            wrongly = np.concatenate([flags[labels] for flags, labels in zip(lost, right, strict=True)]).mean()
-            if wrongly <= MAY_LOSE:
-                best = max(best, (_soon(tracks, lost), part * uncertain, frames))
-    _, lost_under, lost_frames = best
-    return SessionSettings(uncertain=uncertain, sure=uncertain, lost=lost_under, lost_frames=lost_frames)
+    uncertain = float(np.quantile(_where(confidences, right), MAY_DOUBT))
+    in_view = _where(presences, right)
+    again = float(np.quantile(in_view, MAY_DOUBT))
+    for share in LOST_SHARES:
+        under = float(np.quantile(in_view, share))
+        lost = [_lost(presence, under, again) for presence in presences]
+        if _where(lost, right).mean() <= MAY_LOSE:
+            break
+    return SessionSettings(
+        uncertain=uncertain,
+        sure=uncertain,
+        lost=under,
+        lost_frames=LOST_FRAMES,
+        again=max(again, under),
+        found_frames=FOUND_FRAMES,
+    )
 
 
-def _lost(confidence: Floats, under: float, frames: int, back: float) -> NDArray[np.bool_]:
-    """On which frames a target would count as lost, if it were found where its confidence is `back` again."""
-    flags = np.zeros(len(confidence), bool)
-    doubtful, lost = 0, False
-    for index, value in enumerate(confidence.tolist()):
-        doubtful = doubtful + 1 if value < under else 0
-        lost = (lost and value < back) or doubtful >= frames
+def _where(values: Iterable[NDArray[Any]], masks: Iterable[NDArray[np.bool_]]) -> NDArray[Any]:
+    """Of all tracks, where the masks are true."""
+    return np.concatenate([one[mask] for one, mask in zip(values, masks, strict=True)])
+
+
+def _lost(presence: Floats, under: float, again: float) -> NDArray[np.bool_]:
+    """On which frames a session would call the target lost, (n,), if it found it nowhere else."""
+    flags = np.zeros(len(presence), bool)
+    doubtful, convincing, lost = 0, 0, False
+    for index, chance in enumerate(presence.tolist()):
+        doubtful = doubtful + 1 if chance < under else 0
+        convincing = convincing + 1 if chance >= again else 0
+        lost = (lost and convincing < FOUND_FRAMES) or doubtful >= LOST_FRAMES
         flags[index] = lost
     return flags
 
 
-def _soon(tracks: Sequence[Track], lost: Sequence[NDArray[np.bool_]]) -> float:
-    """How soon lost is said: mean of its shares of absent frames past GRACE, and of absences within SOON frames."""
-    late, events = [], []
-    for track, flags in zip(tracks, lost, strict=True):
-        for begin, end in stretches(np.asarray(~np.isfinite(track.followed.truth).all(axis=1))):
-            late.append(flags[begin + GRACE : end])
-            if end - begin >= SOON or flags[begin:end].any():
-                events.append(bool(flags[begin : begin + SOON + 1].any()))
-    if not events:
-        return 0.0
-    return float(np.concatenate(late).mean() + np.mean(events)) / 2
+def _absent(track: Track) -> NDArray[np.bool_]:
+    """On which frames followed there is no target, (n,)."""
+    return np.asarray(~np.isfinite(track.followed.truth).all(axis=1))
 
 
 def _fit_scores(tracks: Sequence[Track], right: Sequence[NDArray[np.bool_]]) -> Fit:
@@ -340,7 +368,8 @@ def _fit_scores(tracks: Sequence[Track], right: Sequence[NDArray[np.bool_]]) -> 
     def confidence(records: Records) -> Floats:
         return _sigmoid(settings.slope * (_score_odds(records) - settings.midpoint))
 
-    chosen = _thresholds(tracks, [confidence(track.followed) for track in tracks], right)
+    confidences = [confidence(track.followed) for track in tracks]
+    chosen = _thresholds(tracks, confidences, confidences, right)
     elsewhere = np.concatenate([confidence(track.looked)[_overlap(track.looked) < MISSED] for track in tracks])
     found = float(np.quantile(elsewhere, 1 - MAY_MISTAKE)) if len(elsewhere) else 0.9
     return Fit(
@@ -350,7 +379,6 @@ def _fit_scores(tracks: Sequence[Track], right: Sequence[NDArray[np.bool_]]) -> 
                 midpoint=settings.midpoint,
                 slope=settings.slope,
                 found=min(max(found, chosen.uncertain), 0.98),
-                found_frames=FOUND_FRAMES,
             )
         ),
         None,
@@ -366,20 +394,10 @@ def _overlap(records: Records) -> Floats:
     return metrics.overlaps(records.estimates, records.truth)
 
 
-def _running_mean(values: Floats, rate: float) -> Floats:
-    """As a session smooths over the frames."""
-    means = np.empty(len(values))
-    mean = 0.0
-    for index, value in enumerate(values.tolist()):
-        mean += (value - mean) * max(rate, 1 / (index + 1))
-        means[index] = mean
-    return means
-
-
 def _rounded(settings: SessionSettings) -> SessionSettings:
     """As people write them."""
     reals = {name: float(f"{value:.3g}") for name, value in vars(settings).items() if isinstance(value, float)}
-    return SessionSettings(**reals, lost_frames=settings.lost_frames, found_frames=settings.found_frames)
+    return dataclasses.replace(settings, **reals)
 
 
 def _sigmoid(values: Floats) -> Floats:

@@ -1,7 +1,8 @@
 """What a tracker says, frame by frame, where it follows and where it fails: the material of a session's judgement.
 
-The tracker goes over a sequence as in one-pass evaluation, its failures included. Now and then it also looks elsewhere
-in the frame, as a session does for a lost target.
+The tracker goes over a sequence as in one-pass evaluation, its failures included, and once more from its end to its
+start: other failures at the cost of no further label. Now and then it also looks elsewhere in the frame, as a session
+does for a lost target.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,10 @@ from lighttrack_ros.image import Frame, from_bgr
 from lighttrack_ros.media import sequences
 from lighttrack_ros.trackers.base import Estimate, Sight, Tracker
 
-CANDIDATES = 5  # kept of each frame
+CANDIDATES = 3  # kept of each frame, at most
 LOOK_EVERY = 8  # frames between two looks elsewhere
+BACKWARDS = "_backwards"  # at the end of a track's name
+_MOST_BYTES = 1 << 30  # of frames held to go backwards; of a longer sequence the end
 
 Floats = NDArray[np.float64]
 
@@ -117,33 +121,62 @@ def harvest(tracker: Tracker, sequence: sequences.Sequence, on_frame: Callable[[
         LightTrackError: a frame that cannot be decoded, or fewer frames than truth boxes.
     """
     assert sequence.truth is not None
-    truth = sequence.truth
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(sequence.name.encode()).digest()[:8], "big"))
+    return _follow(tracker, sequence.name, sequence.frames, sequence.init_box, sequence.truth, on_frame)
+
+
+def harvest_backwards(
+    tracker: Tracker, sequence: sequences.Sequence, on_frame: Callable[[], object] | None = None
+) -> Track:
+    """As `harvest`, from the last frame with a target to the first."""
+    assert sequence.truth is not None
+    in_view = np.flatnonzero(np.isfinite(sequence.truth).all(axis=1))
+    held: deque[NDArray[np.uint8]] = deque()
+    for number, image in enumerate(sequence.frames):
+        if number > in_view[-1]:
+            break
+        held.appendleft(np.array(image))  # a source may use its buffer again
+        if len(held) * image.nbytes > _MOST_BYTES:
+            held.pop()
+    if number < in_view[-1]:
+        raise LightTrackError(f"{sequence.name}: {number + 1} frames decoded, {len(sequence.truth)} lines of truth")
+    truth = sequence.truth[: in_view[-1] + 1][::-1][: len(held)]
+    return _follow(tracker, sequence.name + BACKWARDS, held, Box(*truth[0].tolist()), truth, on_frame)
+
+
+def _follow(
+    tracker: Tracker,
+    name: str,
+    frames: Iterable[NDArray[np.uint8]],
+    first: Box,
+    truth: Floats,
+    on_frame: Callable[[], object] | None,
+) -> Track:
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
     rows: list[_Row] = []
     looks: list[_Row] = []
     size = 0, 0
-    for number, image in enumerate(sequence.frames):
+    for number, image in enumerate(frames):
         frame = from_bgr(image)
         if not rows:
             size = frame.width, frame.height
-            tracker.init(frame, sequence.init_box)
+            tracker.init(frame, first)
             rows.append(_Row.of(number, truth[number], tracker.update(frame), tracker.sight()))
-            tracker.init(frame, sequence.init_box)
+            tracker.init(frame, first)
         else:
             rows.append(_Row.of(number, truth[number], tracker.update(frame), tracker.sight()))
             if number % LOOK_EVERY == 0:
-                there = tracker.target
                 true = Box(*truth[number].tolist()) if np.isfinite(truth[number]).all() else None
-                tracker.target = _elsewhere(there, true, frame, rng)
+                place = tracker.place
+                tracker.target = _elsewhere(tracker.target, true, frame, rng)
                 looks.append(_Row.of(number, truth[number], tracker.update(frame), tracker.sight()))
-                tracker.target = there
+                tracker.place = place
         while tracker.idle_work():
             pass
         if on_frame is not None:
             on_frame()
     if len(rows) != len(truth):
-        raise LightTrackError(f"{sequence.name}: {len(rows)} frames decoded, {len(truth)} lines of truth")
-    return Track(sequence.name, size, _stacked(rows), _stacked(looks))
+        raise LightTrackError(f"{name}: {len(rows)} frames decoded, {len(truth)} lines of truth")
+    return Track(name, size, _stacked(rows), _stacked(looks))
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ NUMBERS = (
 )
 RATES = (0.5, 0.2, 0.07)  # of the running means that go with the newest numbers
 SMOOTHED = (1 + len(RATES)) * len(NUMBERS)
+RECENT = 2 * len(NUMBERS)  # of those, the first: the frame's own and their fastest means
 _NO_RIVAL = -12.0  # logit
 
 Floats = NDArray[np.float64]
@@ -49,7 +50,7 @@ class Evidence:
 
     def __init__(self, estimate: Estimate, sight: Sight) -> None:
         cells, looks = likeness_features(sight)
-        self._cells, self._look = cells[0], looks[0]
+        self._cells, self._look = cells[0] / len(cells[0]), looks[0]
         box = estimate.box
         self._size, self._shape = _log_size(box.width, box.height), _log_shape(box.width, box.height)
         self._centre = box.centre
@@ -92,9 +93,7 @@ class Evidence:
         inside_x = max(0.0, min(x + width, frame_width) - max(x, 0.0)) / width
         inside_y = max(0.0, min(y + height, frame_height) - max(y, 0.0)) / height
         edge = min(centre_x, frame_width - centre_x, centre_y, frame_height - centre_y) / context
-        cells, looks = likeness_features(sight)
-        cell_likeness = np.einsum("kcf,cf->k", cells, self._cells) / len(self._cells)
-        look_likeness = looks @ self._look
+        cell_likeness, look_likeness = self._likeness(sight)
         return np.array(
             (
                 logits[0],
@@ -116,10 +115,20 @@ class Evidence:
                 math.log(width * height / (frame_width * frame_height)),
                 cell_likeness[0],
                 look_likeness[0],
-                cell_likeness[1:].max(initial=0.0),
-                look_likeness[1:].max(initial=0.0),
+                max(cell_likeness[1:], default=0.0),
+                max(look_likeness[1:], default=0.0),
             )
         )
+
+    def _likeness(self, sight: Sight) -> tuple[list[float], list[float]]:
+        """Cosines between the candidates and the start: mean over the cells, and of the means over the cells."""
+        assert sight.patches is not None
+        cells = sight.patches.reshape(len(sight.patches), -1, sight.patches.shape[-1])
+        lengths = np.sqrt(np.einsum("kcf,kcf->kc", cells, cells))
+        alike = np.einsum("kcf,cf->kc", cells, self._cells) / np.maximum(lengths, 1e-9)
+        looks = cells.mean(axis=1)
+        looks_alike = looks @ self._look / np.maximum(np.sqrt(np.einsum("kf,kf->k", looks, looks)), 1e-9)
+        return alike.sum(axis=1).tolist(), looks_alike.tolist()
 
 
 def likeness_features(sight: Sight) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

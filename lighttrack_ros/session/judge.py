@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import SessionSettings
-from lighttrack_ros.session.evidence import Evidence
-from lighttrack_ros.session.verifier import SAME_RATE, Acquaintance, Verifier, known_distractors
+from lighttrack_ros.session.evidence import RECENT, Evidence
+from lighttrack_ros.session.verifier import Acquaintance, Verifier, known_distractors
 from lighttrack_ros.trackers.base import Estimate, Sight
 
 NEVER = -50.0  # log odds: of what is known to be another thing
 _NEWS = 0.1  # share of the newest frame in what is known of how the target looks
 
 
+class Verdict(NamedTuple):
+    """Of the tracker's box on one frame."""
+
+    confidence: float  # how likely it is that the box overlaps the target by over a half
+    presence: float  # how likely it is that the target is in view at all
+
+
 class Judge(ABC):
     """Judges one target's estimates, from its start on."""
 
     @abstractmethod
-    def confidence(self, frame: Frame, estimate: Estimate, sight: Sight | None) -> float:
-        """How likely it is that the estimate is right, 0..1. Ask once a frame: evidence adds up over them."""
+    def verdict(self, frame: Frame, estimate: Estimate, sight: Sight | None) -> Verdict:
+        """What the estimate is worth. Ask once a frame: evidence adds up over them."""
 
     @abstractmethod
     def same(self, estimate: Estimate, sight: Sight | None) -> npt.NDArray[np.float64]:
@@ -49,20 +57,17 @@ class VerifierJudge(Judge):
         self._verifier = verifier
         self._evidence = Evidence(estimate, sight)
         self._acquaintance = Acquaintance(verifier, estimate, sight)
-        self.restart()
 
     def restart(self) -> None:
         self._evidence.restart()
-        self._same = 0.0  # running mean
-        self._frames = 0
 
-    def confidence(self, frame: Frame, estimate: Estimate, sight: Sight | None) -> float:
+    def verdict(self, frame: Frame, estimate: Estimate, sight: Sight | None) -> Verdict:
         assert sight is not None
-        right = float(self._verifier.right.log_odds(self._evidence.add((frame.width, frame.height), estimate, sight)))
-        self._frames += 1
-        same = float(self._verifier.same.log_odds(self._acquaintance.numbers(sight)[0]))
-        self._same += (same - self._same) * max(SAME_RATE, 1 / self._frames)
-        return probability(float(self._verifier.both.log_odds(np.array((right, self._same)))))
+        numbers = self._evidence.add((frame.width, frame.height), estimate, sight)
+        right, present = self._verifier.right, self._verifier.present
+        return Verdict(
+            probability(float(right.log_odds(numbers))), probability(float(present.log_odds(numbers[:RECENT])))
+        )
 
     def same(self, estimate: Estimate, sight: Sight | None) -> npt.NDArray[np.float64]:
         assert sight is not None
@@ -82,8 +87,9 @@ class ScoreJudge(Judge):
         self._mean: npt.NDArray[np.float32] | None = None
         self._count = 0
 
-    def confidence(self, frame: Frame, estimate: Estimate, sight: Sight | None) -> float:
-        return probability(self._log_odds(estimate, sight))
+    def verdict(self, frame: Frame, estimate: Estimate, sight: Sight | None) -> Verdict:
+        chance = probability(self._log_odds(estimate, sight))
+        return Verdict(chance, chance)
 
     def same(self, estimate: Estimate, sight: Sight | None) -> npt.NDArray[np.float64]:
         return np.array([self._log_odds(estimate, sight)])

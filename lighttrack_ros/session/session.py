@@ -14,7 +14,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box, clip_box
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import Model, SessionSettings
-from lighttrack_ros.session.judge import NEVER, Judge, ScoreJudge, VerifierJudge, probability
+from lighttrack_ros.session.judge import NEVER, Judge, ScoreJudge, Verdict, VerifierJudge, probability
 from lighttrack_ros.session.neighbours import Neighbours
 from lighttrack_ros.session.search import search_places
 from lighttrack_ros.session.states import NOWHERE, Report, State
@@ -126,24 +126,24 @@ class Session:
         hidden = False
         if self._state != State.LOST and self._neighbours.hold(self._tracker.target):
             estimate, sight, hidden = self._step_aside(expected, estimate, sight)
-        confidence = 0.0 if hidden else self._judge.confidence(frame, estimate, sight)
+        verdict = Verdict(0.0, 0.0) if hidden else self._judge.verdict(frame, estimate, sight)
         if hidden:
-            self._doubt(confidence, expected, frame)
+            self._doubt(verdict, expected, frame)
             if self._neighbours.may_hide:
                 self._doubtful = 0  # it is known why it is not seen
         elif self._state == State.LOST:
-            found = self._look_for_it(frame, expected, estimate, sight, confidence)
+            found = self._look_for_it(frame, expected, estimate, sight, verdict)
             if found is not None:
                 estimate, sight = found
-                confidence = self._judge.confidence(frame, estimate, sight)
+                verdict = self._judge.verdict(frame, estimate, sight)
                 self._state, self._doubtful = State.TRACKING, 0
         else:
             if self._left is not None:
                 back = self._watch(frame, self._left, estimate, sight)
                 if back is not None:
                     estimate, sight = back
-                    confidence = self._judge.confidence(frame, estimate, sight)
-            self._doubt(confidence, expected, frame)
+                    verdict = self._judge.verdict(frame, estimate, sight)
+            self._doubt(verdict, expected, frame)
         if self._state == State.TRACKING:
             self._seen = self._tracker.target
             self._neighbours.settle(self._seen)
@@ -151,7 +151,7 @@ class Session:
                 self._judge.learn(estimate, sight)
         whole = self._tracker.target
         visible = clip_box(whole, frame.width, frame.height)
-        return Report(self._state, visible, confidence, estimate.exit_index, estimate.network, whole)
+        return Report(self._state, visible, verdict.confidence, estimate.exit_index, estimate.network, whole)
 
     def _new_judge(self, frame: Frame, box: Box) -> Judge:
         if self._verifier is None or not self._tracker.has_sight:
@@ -210,15 +210,16 @@ class Session:
                 odds[row] = NEVER
         return odds
 
-    def _doubt(self, confidence: float, expected: Box, frame: Frame) -> None:
+    def _doubt(self, verdict: Verdict, expected: Box, frame: Frame) -> None:
         """Between tracking and uncertain, and from there to lost."""
         settings = self._settings
-        self._doubtful = self._doubtful + 1 if confidence < settings.lost else 0
-        if self._state == State.TRACKING and confidence < settings.uncertain:
+        self._doubtful = self._doubtful + 1 if verdict.presence < settings.lost else 0
+        doubted = verdict.confidence < settings.uncertain or verdict.presence < settings.lost
+        if self._state == State.TRACKING and doubted:
             self._state, self._convincing = State.UNCERTAIN, 0
         if self._state == State.TRACKING:
             return
-        self._count(confidence >= settings.sure, _near(self._tracker.target, expected))
+        self._count(not doubted and verdict.confidence >= settings.sure, _near(self._tracker.target, expected))
         if self._convincing >= settings.found_frames:
             self._state = State.TRACKING
         elif self._doubtful >= settings.lost_frames:
@@ -227,34 +228,36 @@ class Session:
             self._places = search_places(self._seen, frame)
 
     def _look_for_it(
-        self, frame: Frame, expected: Box, estimate: Estimate, sight: Sight | None, confidence: float
+        self, frame: Frame, expected: Box, estimate: Estimate, sight: Sight | None, verdict: Verdict
     ) -> tuple[Estimate, Sight | None] | None:
         """What the target is, if it was found: where the tracker was led, or elsewhere."""
         odds = self._same(estimate, sight)
         chance = probability(odds[0])
-        convincing = chance >= self._settings.found or (confidence >= self._settings.again and odds[0] > NEVER)
+        convincing = chance >= self._settings.found or (verdict.presence >= self._settings.again and odds[0] > NEVER)
         self._count(convincing, _near(self._tracker.target, expected))
         if self._convincing >= self._settings.found_frames:
             self._judge.restart()
             return estimate, sight
-        trail = self._tracker.target
+        trail = _Rival(self._tracker.target, self._tracker.place, 0)
         rival = self._rival
-        self._tracker.target = self._next_place(frame) if rival is None else rival.box
+        if rival is None:
+            self._tracker.target = self._next_place(frame)
+        else:
+            self._tracker.place = rival.place
         estimate = self._tracker.update(frame)
         sight = self._tracker.sight()
         odds = self._same(estimate, sight)
         if rival is None:
             self._rival = self._candidate(estimate, sight, odds)
         elif probability(odds[0]) >= self._settings.found and _near(self._tracker.target, rival.box):
-            self._rival = _Rival(self._tracker.target, rival.frames + 1)
+            self._rival = _Rival(self._tracker.target, self._tracker.place, rival.frames + 1)
         else:
             self._rival = None
         if self._rival is not None and self._rival.frames >= self._settings.found_frames:
-            self._tracker.target = self._rival.box
-            self._left, self._watched = _Rival(trail, 0), _WATCHED
+            self._left, self._watched = trail, _WATCHED
             self._judge.restart()
             return estimate, sight
-        self._tracker.target = trail
+        self._tracker.place = trail.place
         return None
 
     def _next_place(self, frame: Frame) -> Box:
@@ -268,19 +271,19 @@ class Session:
         self, frame: Frame, left: _Rival, estimate: Estimate, sight: Sight | None
     ) -> tuple[Estimate, Sight | None] | None:
         """What the target is, if it is where the tracker was led before after all."""
-        here, odds = self._tracker.target, self._same(estimate, sight)[0]
-        self._tracker.target = left.box
+        here, odds = self._tracker.place, self._same(estimate, sight)[0]
+        self._tracker.place = left.place
         estimate = self._tracker.update(frame)
         sight = self._tracker.sight()
         there = self._same(estimate, sight)[0]
         better = there > odds and probability(there) >= self._settings.found
-        self._left = _Rival(self._tracker.target, left.frames + 1 if better else 0)
+        self._left = _Rival(self._tracker.target, self._tracker.place, left.frames + 1 if better else 0)
         self._watched -= 1
         if self._left.frames >= self._settings.found_frames:
             self._left = None
             self._judge.restart()
             return estimate, sight
-        self._tracker.target = here
+        self._tracker.place = here
         if not self._watched:
             self._left = None
         return None
@@ -290,8 +293,9 @@ class Session:
         best = int(np.argmax(odds))
         if probability(odds[best]) < self._settings.found:
             return None
-        box = self._tracker.target if best == 0 or sight is None else Box(*sight.boxes[best].tolist())
-        return _Rival(box, 1)
+        if best and sight is not None:
+            self._tracker.target = Box(*sight.boxes[best].tolist())
+        return _Rival(self._tracker.target, self._tracker.place, 1)
 
     def _count(self, convincing: bool, near: bool) -> None:
         """Convincing frames in a row, at one place."""
@@ -306,6 +310,7 @@ class _Rival:
     """What may be the target beside what is taken for it."""
 
     box: Box
+    place: object  # the tracker's
     frames: int  # in a row on which it was convincing
 
 

@@ -1,9 +1,9 @@
 """Whether a candidate is the target: what was learned about a model's features from its own failures.
 
 Two linear maps bring the features to coordinates in which the same thing at another time is near and a look-alike is
-not (within-class covariance normalisation, Hatch et al., Interspeech 2006); two logistic regressions weigh what is seen
-in them and in the score map. One says how likely the followed box is right, from evidence smoothed over the frames; the
-other whether a candidate somewhere in the picture is the target, from a single look.
+not (within-class covariance normalisation, Hatch et al., Interspeech 2006). Three logistic regressions weigh the
+evidence. Two are of the followed box, from evidence smoothed over the frames: how likely it is right, and how likely
+the target is in view. The third says whether a candidate somewhere in the picture is the target, from a single look.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.session.evidence import SMOOTHED, likeness_features, unit
+from lighttrack_ros.session.evidence import RECENT, SMOOTHED, likeness_features, unit
 from lighttrack_ros.trackers.base import Estimate, Sight
 
 FILE = "verifier.npz"  # in the model's folder
-SAME_RATE = 0.2  # of the running mean of `same` over the frames
 LOOK_NUMBERS = (
     "logit",
     "prominence",  # how far it lies over the map's mean, in standard deviations
@@ -78,8 +77,8 @@ class Verifier:
         cell_mean, look_mean: (channels,) float32, of features of length 1.
         cell_map, look_map: (channels, channels) float32.
         right: of SMOOTHED numbers: the followed box overlaps the truth by over a half.
+        present: of the RECENT first of them: the target is in view.
         same: of LOOK_NUMBERS: the candidate is the target.
-        both: of the log odds of `right`, and of the followed box's `same`, smoothed: their verdict together.
     """
 
     cell_mean: Floats
@@ -87,8 +86,8 @@ class Verifier:
     look_mean: Floats
     look_map: Floats
     right: Regression
+    present: Regression
     same: Regression
-    both: Regression
 
     def save(self, path: Path) -> None:
         """The maps go in half precision, which is plenty."""
@@ -116,12 +115,12 @@ class Verifier:
                 raise ValueError(f"{size:,} bytes when unpacked, over {_MOST_BYTES:,}")
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: np.asarray(file[name], np.float32) for name in file.files}
-            right, same, both = (
+            right, present, same = (
                 Regression(**{item.name: arrays[f"{name}_{item.name}"] for item in fields(Regression)})
                 for name in _REGRESSIONS
             )
             verifier = cls(
-                arrays["cell_mean"], arrays["cell_map"], arrays["look_mean"], arrays["look_map"], right, same, both
+                arrays["cell_mean"], arrays["cell_map"], arrays["look_mean"], arrays["look_map"], right, present, same
             )
         except Exception as error:  # zipfile, zlib and numpy raise many kinds
             raise LightTrackError(
@@ -133,8 +132,8 @@ class Verifier:
             (verifier.look_mean.shape, (channels,)),
             (verifier.look_map.shape, (channels, channels)),
             (verifier.right.weights.shape, (SMOOTHED,)),
+            (verifier.present.weights.shape, (RECENT,)),
             (verifier.same.weights.shape, (len(LOOK_NUMBERS),)),
-            (verifier.both.weights.shape, (2,)),
         ]
         if any(found != expected for found, expected in shapes):
             raise LightTrackError(
@@ -156,7 +155,7 @@ class Verifier:
 
 
 _MAPS = ("cell_mean", "cell_map", "look_mean", "look_map")
-_REGRESSIONS = ("right", "same", "both")
+_REGRESSIONS = ("right", "present", "same")
 
 
 def known_distractors(numbers: NDArray[np.float64]) -> NDArray[np.bool_]:

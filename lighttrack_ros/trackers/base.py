@@ -110,6 +110,16 @@ class Tracker(ABC):
     @abstractmethod
     def target(self, box: Box) -> None: ...
 
+    @property
+    def place(self) -> object:
+        """Where the next frame is searched, and how; assign one that was taken earlier to go on from there."""
+        return self.target
+
+    @place.setter
+    def place(self, place: object) -> None:
+        assert isinstance(place, Box)
+        self.target = place
+
     def idle_work(self, seconds: float = math.inf) -> bool:
         """Do one step of work that can wait, e.g. of renewing a template; call it between frames, when none is waiting.
 

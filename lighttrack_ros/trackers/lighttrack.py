@@ -23,7 +23,7 @@ from lighttrack_ros.trackers.crop import SquareCropper
 
 _MARGIN = 0.325  # of the template's side: so much further than the target moved in the last frame a small crop reaches
 _LOOK = 2  # cells to each side of a target's centre that tell how it looks: half the template's
-_MOST_CANDIDATES = 5
+_MOST_CANDIDATES = 3
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _SMALLEST = 10.0  # pixels; the authors' lower limit on the target's sides
 _LEAST = 2.0  # pixels; of a target that is smaller than that limit from the start
@@ -140,6 +140,15 @@ class LightTrackTracker(Tracker):
         self._target = self._known_target()._replace(
             centre_x=centre_x, centre_y=centre_y, width=box.width, height=box.height, moved=math.inf
         )
+
+    @property
+    def place(self) -> object:
+        return self._known_target()
+
+    @place.setter
+    def place(self, place: object) -> None:
+        assert isinstance(place, _Target)
+        self._target = place
 
     def go_on_as(self, other: Tracker) -> None:
         if not isinstance(other, LightTrackTracker):
@@ -300,41 +309,45 @@ class _Search:
         logits = look.logits.reshape(self._cells, self._cells).astype(np.float32, copy=False)
         flat = logits.ravel()
         peaks = np.flatnonzero((logits >= cv2.dilate(logits, _NEIGHBOURS)).ravel())
-        peaks = peaks[np.argsort(-flat[peaks])][: 2 * _MOST_CANDIDATES]
-        cells = np.concatenate(((look.found.cell,), peaks))
-        distances = look.distances.reshape(4, -1)[:, cells].astype(np.float64)
-        offsets = (np.stack((cells % self._cells, cells // self._cells)) - self._cells // 2) * self._stride
-        corners, far = offsets - distances[:2], offsets + distances[2:]
-        chosen = _apart((corners + far).T / 2, (far - corners).T)
-        centres, sizes = (corners + far)[:, chosen] / 2, (far - corners)[:, chosen]
-        boxes = (centres - sizes / 2 + ((look.target.centre_x * look.scale,), (look.target.centre_y * look.scale,))).T
-        boxes = np.concatenate((boxes, sizes.T), axis=1) / look.scale
+        cells = [look.found.cell, *peaks[np.argsort(-flat[peaks])][: 2 * _MOST_CANDIDATES].tolist()]
+        middle = self._cells // 2
+        corners: list[tuple[int, int]] = []  # of the features about each candidate
+        boxes: list[tuple[float, float, float, float]] = []  # centre and size, pixels of the crop from its centre
+        scores: list[float] = []
+        # Few numbers, so plain floats are several times faster than arrays.
+        for cell, distances in zip(cells, look.distances.reshape(4, -1).T[cells].tolist(), strict=True):
+            row, column = divmod(cell, self._cells)
+            left, top, right, bottom = distances
+            x = (column - middle) * self._stride + (right - left) / 2
+            y = (row - middle) * self._stride + (bottom - top) / 2
+            if all(abs(x - u) > wide / 2 or abs(y - v) > high / 2 for u, v, wide, high in boxes):
+                boxes.append((x, y, left + right, top + bottom))
+                scores.append(float(flat[cell]))
+                corners.append((self._corner(y), self._corner(x)))
+                if len(boxes) == _MOST_CANDIDATES:
+                    break
         patches = None
         if look.features is not None:
-            first = np.rint(centres / self._stride).astype(int) + (self._cells // 2 - _LOOK)
-            columns, rows = np.clip(first, 0, self._cells - 2 * _LOOK)
             features = look.features[0]
-            patches = np.stack(
-                [
-                    features[:, row : row + 2 * _LOOK, column : column + 2 * _LOOK]
-                    for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
-                ]
-            ).transpose(0, 2, 3, 1)
+            side = 2 * _LOOK
+            patches = np.empty((len(boxes), side, side, len(features)), np.float32)
+            for patch, (row, column) in zip(patches, corners, strict=True):
+                patch[...] = features[:, row : row + side, column : column + side].transpose(1, 2, 0)
+        x0, y0, scale = look.target.centre_x, look.target.centre_y, look.scale
         mean, deviation = cv2.meanStdDev(logits)
-        return Sight(boxes, flat[cells[chosen]].astype(np.float64), patches, float(mean[0, 0]), float(deviation[0, 0]))
+        return Sight(
+            np.array(
+                [(x0 + (x - w / 2) / scale, y0 + (y - h / 2) / scale, w / scale, h / scale) for x, y, w, h in boxes]
+            ),
+            np.array(scores),
+            patches,
+            float(mean[0, 0]),
+            float(deviation[0, 0]),
+        )
 
-
-def _apart(centres: Array, sizes: Array) -> list[int]:
-    """The first of the boxes, and of the others in their order those whose centre lies in none taken before."""
-    chosen: list[int] = []
-    taken: list[tuple[float, float, float, float]] = []
-    for index, ((x, y), (width, height)) in enumerate(zip(centres.tolist(), sizes.tolist(), strict=True)):
-        if all(abs(x - left) > wide / 2 or abs(y - top) > high / 2 for left, top, wide, high in taken):
-            chosen.append(index)
-            taken.append((x, y, width, height))
-            if len(chosen) == _MOST_CANDIDATES:
-                break
-    return chosen
+    def _corner(self, offset: float) -> int:
+        """First row or column of the features about a place, pixels of the crop from its centre."""
+        return min(max(round(offset / self._stride) + self._cells // 2 - _LOOK, 0), self._cells - 2 * _LOOK)
 
 
 def _least(side: float) -> float:

@@ -12,7 +12,8 @@ import pytest
 from lighttrack_ros import commands
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import fit_session
-from lighttrack_ros.evaluation.harvest import Records, Track, harvest
+from lighttrack_ros.evaluation.harvest import Records, Track, harvest, harvest_backwards
+from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media.sequences import find_sequences
 from lighttrack_ros.models import SessionSettings, load_model, save_model
@@ -89,6 +90,23 @@ def test_a_track_is_what_the_tracker_said_and_is_read_as_it_was_written(folder, 
         Track.load(tmp_path / "cut.npz")
 
 
+def test_a_track_backwards_begins_where_the_target_is_seen_last(folder, model):
+    sequence = find_sequences(folder)[0]
+    truth = sequence.truth.copy()
+    truth[35:] = np.nan
+    sequence = dataclasses.replace(sequence, truth=truth)
+    tracker = create_tracker(load_model(model), threads=1)
+    track = harvest_backwards(tracker, sequence)
+    np.testing.assert_array_equal(track.followed.truth, truth[34::-1])
+    frames = list(sequence.frames)
+    tracker.init(from_bgr(frames[34]), Box(*truth[34]))
+    assert track.name == "walk0_backwards"
+    assert track.followed.estimate(1).box == tracker.update(from_bgr(frames[33])).box
+    tracker.close()
+    with pytest.raises(LightTrackError, match="walk0: 100 frames decoded, 150 lines of truth"):
+        harvest_backwards(tracker, dataclasses.replace(sequence, truth=np.tile((9.0, 9, 9, 9), (150, 1))))
+
+
 def scored(right, seed):
     """A track with a score alone."""
     rng = np.random.default_rng(seed)
@@ -100,8 +118,8 @@ def scored(right, seed):
         truth=truth,
         estimates=np.tile((0.0, 0, 9, 9), (rows, 1)),
         scores=scores,
-        boxes=np.full((rows, 5, 4), np.nan),
-        logits=np.full((rows, 5), np.nan),
+        boxes=np.full((rows, 3, 4), np.nan),
+        logits=np.full((rows, 3), np.nan),
         levels=np.zeros((rows, 2)),
         patches=np.zeros((rows, 0, 4, 4, 0), np.float16),
     )
@@ -150,8 +168,10 @@ def test_the_command_learns_judges_and_writes(folder, model, tmp_path, capsys):
         assert name in shown
     # From what was kept, the same comes out, and nothing is written.
     before = (tmp_path / "mine/model.yaml").read_bytes()
-    assert commands.main([*arguments, *kept, "--json", str(tmp_path / "again.json")]) == 0
-    assert json.loads((tmp_path / "again.json").read_text())["session"] == figures["session"]
+    assert commands.main([*arguments, *kept, "--judge", "walk2", "--json", str(tmp_path / "again.json")]) == 0
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert list(again["sequences"]) == ["walk2"]
+    assert again["session"] == figures["session"]
     assert (tmp_path / "mine/model.yaml").read_bytes() == before
 
 
@@ -160,6 +180,7 @@ def test_the_command_learns_judges_and_writes(folder, model, tmp_path, capsys):
     [
         (["--folds", "1"], "--folds: is 1, expected at least 2"),
         (["--folds", "2", "--judge"], "at least 3 with --judge"),
+        (["--judge", "walk9"], "--judge: no sequence named walk9"),
         (["--only", "walk0"], "at least 2 recordings"),
     ],
 )

@@ -11,6 +11,7 @@ from lighttrack_ros.geometry import Box, context_side
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import SessionSettings, load_model
 from lighttrack_ros.session import NOWHERE, Session, State
+from lighttrack_ros.session.judge import Verdict
 from lighttrack_ros.session.verifier import Verifier
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.base import Estimate, Sight, Tracker, check_box
@@ -111,6 +112,21 @@ def test_states_follow_the_evidence(session, script, expected):
         assert step(session).state == State.TRACKING
     else:
         assert states(session, *script) == expected
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([(0.2, 0.9)] * 9, "U" * 9),  # a box that is wrong, of a target that is in view
+        ([(0.9, 0.2)] * 4, "UULL"),
+        # It is in view again where the tracker was led; of what was found a verdict is asked afresh.
+        ([(0.9, 0.2)] * 3 + [(0.2, 0.9)] * 4, "UULLTU"),
+    ],
+)
+def test_lost_is_a_matter_of_presence_and_uncertain_of_confidence_too(session, verdicts, expected):
+    answers = iter(verdicts)
+    session._judge.verdict = lambda frame, estimate, sight: Verdict(*next(answers))
+    assert states(session, *[HALF] * len(expected)) == expected
 
 
 def test_without_a_target_the_session_is_idle(session):
@@ -332,6 +348,19 @@ def test_a_target_in_sight_is_where_the_plain_tracker_says_bit_by_bit(model, sha
     for frame in frames[1:]:
         report = session.step(frame)
         assert report.state == State.TRACKING
+        assert report.box == plain.update(frame).box
+
+
+def test_a_lost_target_is_where_the_plain_tracker_says_bit_by_bit_however_much_is_looked_at(model, shared):
+    box, frames = crossing(shared)
+    never = SessionSettings(uncertain=1, sure=1, lost=1, lost_frames=1, again=1, found=1)  # lost at once, and for good
+    session = Session(create_tracker(model), never, Verifier.load(model.verifier) if model.verifier else None)
+    plain = create_tracker(model)
+    plain.init(frames[0], box)
+    session.start(frames[0], box)
+    for frame in frames[1:30]:
+        report = session.step(frame)
+        assert report.state == State.LOST
         assert report.box == plain.update(frame).box
 
 

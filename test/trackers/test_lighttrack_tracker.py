@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.geometry import Box, context_side, intersection_over_union
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.models import Graphs, LightTrackHyperParameters, load_model
-from lighttrack_ros.trackers import create_tracker
+from lighttrack_ros.trackers import create_tracker, lighttrack
 from lighttrack_ros.trackers.crop import SquareCropper
 
 AS_PUBLISHED = {"hyper_parameters": LightTrackHyperParameters()}
@@ -297,3 +298,47 @@ def test_targets_that_share_the_engines_know_nothing_of_each_other(model, shared
     assert run(together.another(), together.another()) == expected
     for tracker in (*alone, together):
         tracker.close()
+
+
+def sight_of(logits, distances, features=None, taken=0, target=(320.0, 240.0), scale=0.5):
+    """What a search of 10 x 10 cells of 16 pixels sees, its network having said this; `taken` is a cell's number."""
+    engine = SimpleNamespace(
+        inputs={"crop": SimpleNamespace(shape=(160, 160, 3))}, outputs={"logits": SimpleNamespace(shape=(1, 1, 10, 10))}
+    )
+    search = lighttrack._Search(engine, 16)
+    place = SimpleNamespace(centre_x=target[0], centre_y=target[1])
+    found = SimpleNamespace(cell=taken)
+    return search.sight(lighttrack._Look(search, place, scale, logits, distances, features, found, 0.0, 0.0))
+
+
+@pytest.fixture
+def peaks():
+    """Logits with peaks at cells (5, 5), (5, 1), (1, 8), (8, 2) and, beside the first, (5, 7); boxes of 32 pixels."""
+    logits = np.full((1, 1, 10, 10), -8.0, np.float32)
+    for (row, column), value in {(5, 5): 4.0, (5, 1): 3.0, (1, 8): 2.0, (8, 2): 1.0, (5, 7): 3.5}.items():
+        logits[0, 0, row, column] = value
+    return logits, np.full((1, 4, 10, 10), 16.0, np.float32)
+
+
+def test_the_candidates_are_the_cell_taken_and_the_highest_peaks_apart_from_it(peaks):
+    logits, distances = peaks
+    distances[0, :, 5, 5] = 40, 16, 40, 16  # so wide that the peak at (5, 7) lies in it
+    sight = sight_of(logits, distances, taken=55)
+    assert sight.logits.tolist() == [4, 3, 2]
+    # Cells of 16 pixels of the crop, two frame pixels each, from the crop's centre at cell (5, 5).
+    np.testing.assert_allclose(sight.boxes, [[240, 208, 160, 64], [160, 208, 64, 64], [384, 80, 64, 64]])
+    assert sight.patches is None
+
+
+def test_the_cell_that_was_taken_comes_first_though_others_are_higher(peaks):
+    sight = sight_of(*peaks, taken=18)
+    assert sight.logits.tolist() == [2, 4, 3.5]
+
+
+def test_a_candidates_patch_is_cut_about_its_centre_and_stays_inside(peaks):
+    rows, columns = np.mgrid[:10, :10].astype(np.float32)
+    sight = sight_of(*peaks, features=np.stack((rows, columns))[None], taken=51)
+    assert sight.patches.shape == (3, 4, 4, 2)
+    assert sight.patches[0, 0, 0].tolist() == [3, 0]  # row 5, column 1: two cells to each side, but none outside
+    assert sight.patches[1, 0, 0].tolist() == [3, 3]
+    assert sight.patches[1, -1, -1].tolist() == [6, 6]
