@@ -396,7 +396,9 @@ def _overlap(records: Records) -> Floats:
 
 def _rounded(settings: SessionSettings) -> SessionSettings:
     """As people write them."""
-    reals = {name: float(f"{value:.3g}") for name, value in vars(settings).items() if isinstance(value, float)}
+    reals: dict[str, Any] = {
+        name: float(f"{value:.3g}") for name, value in vars(settings).items() if isinstance(value, float)
+    }
     return dataclasses.replace(settings, **reals)
 
 
