@@ -67,9 +67,9 @@ def listening(model):
     sides = []
     for engine in tracker._search_engines:
 
-        def run(inputs, run=engine.run, side=engine.inputs["crop"].shape[0]):
+        def run(inputs, slot=0, run=engine.run, side=engine.inputs["crop"].shape[0]):
             sides.append(side)
-            return run(inputs)
+            return run(inputs, slot)
 
         engine.run = run
     return tracker, sides
