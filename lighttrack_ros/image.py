@@ -79,6 +79,11 @@ class Intensities:
         """Measure the range again on the next image, and on the targets in it, which may be few of its pixels."""
         self._range, self._targets = None, targets
 
+    @property
+    def adapts(self) -> bool:
+        """Whether images were mapped by a measured range, so that the next `start` makes the same image another."""
+        return self._range is not None
+
     def range_of(self, values: npt.NDArray[Any]) -> tuple[float, float]:
         """Lowest and highest value for one image, (height, width) or (height, width, channels), of any type."""
         if self._fixed is not None:

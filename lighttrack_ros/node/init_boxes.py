@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.node.frame_buffer import Arrival, FrameBuffer
@@ -47,7 +47,53 @@ class InitBox:
     note: str = ""
 
 
-def image_of(init_box: InitBox, buffer: FrameBuffer) -> Arrival | None:
+class InitBoxes:
+    """Those that wait for their image, one a target; not thread-safe."""
+
+    def __init__(self) -> None:
+        self._boxes: dict[str, InitBox] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._boxes)
+
+    @property
+    def target_ids(self) -> set[str]:
+        return set(self._boxes)
+
+    def add(self, init_box: InitBox) -> None:
+        self._boxes[init_box.target_id] = init_box
+
+    def take(self, target_id: str) -> InitBox | None:
+        """The target's, which then waits no more."""
+        return self._boxes.pop(target_id, None)
+
+    def take_all(self) -> list[InitBox]:
+        boxes, self._boxes = self._boxes, {}
+        return list(boxes.values())
+
+    def take_late(self, now: float) -> list[InitBox]:
+        """Those that have waited long enough at a time.monotonic()."""
+        late = [init_box for init_box in self._boxes.values() if now >= init_box.until]
+        for init_box in late:
+            del self._boxes[init_box.target_id]
+        return late
+
+    def take_ready(self, buffer: FrameBuffer) -> tuple[Arrival, InitBox] | None:
+        """The first whose image is there, with that image and a note where it is not the one that was asked for."""
+        for init_box in self._boxes.values():
+            arrival = _image_of(init_box, buffer)
+            if arrival is not None:
+                del self._boxes[init_box.target_id]
+                return arrival, replace(init_box, note=_not_as_asked(arrival, init_box, buffer))
+        return None
+
+    def patience(self, now: float) -> float | None:
+        """Seconds until one has waited long enough; None while none waits."""
+        until = min((init_box.until for init_box in self._boxes.values()), default=None)
+        return None if until is None else max(0.0, until - now)
+
+
+def _image_of(init_box: InitBox, buffer: FrameBuffer) -> Arrival | None:
     """The image on which a box was drawn; None while it has still to come."""
     newest = buffer.newest
     if newest is None:
@@ -62,7 +108,7 @@ def image_of(init_box: InitBox, buffer: FrameBuffer) -> Arrival | None:
     return None if 0 < ahead <= AHEAD else newest
 
 
-def not_as_asked(arrival: Arrival, init_box: InitBox, buffer: FrameBuffer) -> str:
+def _not_as_asked(arrival: Arrival, init_box: InitBox, buffer: FrameBuffer) -> str:
     """Why a box starts on an image that is not the one it was drawn on, and how far that is; else empty."""
     oldest = buffer.oldest
     if not init_box.stamp or oldest is None or buffer.of_stamp(init_box.stamp) is not None:

@@ -8,14 +8,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import FEW_LEVELS, Frame, Intensities, grey_levels
 from lighttrack_ros.node.diagnostics import Health
 from lighttrack_ros.node.frame_buffer import Arrival, FrameBuffer
-from lighttrack_ros.node.init_boxes import PATIENCE, InitBox, Start, image_of, not_as_asked, words_of
+from lighttrack_ros.node.image_at_work import ImageAtWork, UnreadableError
+from lighttrack_ros.node.init_boxes import PATIENCE, InitBox, InitBoxes, Start, words_of
 from lighttrack_ros.node.messages import Stamped
 from lighttrack_ros.node.story import Story
 from lighttrack_ros.node.target import NO_TARGET, Outcome, Target
@@ -34,22 +35,6 @@ class _Ending:
 
     target_id: str | None
     reason: str
-
-
-@dataclass
-class _ImageAtWork:
-    """The image of the last turn, on which more may follow."""
-
-    arrival: Arrival
-    began: float  # time.perf_counter()
-    frame: Frame | None = None
-    outcomes: list[Outcome] = field(default_factory=list)
-    is_unreadable: bool = False
-    complained: bool = False  # of its size
-
-    def turn(self) -> float:
-        """When the turn that begins now has begun: the first one with the image."""
-        return time.perf_counter() if self.outcomes else self.began
 
 
 class TrackingLoop:
@@ -93,7 +78,7 @@ class TrackingLoop:
         self._buffer = buffer
         self._arrived = 0
         self._interval = 0.0  # seconds between two images, smoothed
-        self._init_boxes: dict[str, InitBox] = {}  # those that wait for their image, by target
+        self._init_boxes = InitBoxes()
         self._starting: InitBox | None = None  # the one at work
         self._endings: list[_Ending] = []
         self._enabled = enabled
@@ -101,7 +86,7 @@ class TrackingLoop:
         self._targets: dict[str, Target] = {}
 
         # The loop's own.
-        self._image: _ImageAtWork | None = None
+        self._image: ImageAtWork | None = None
         self._last: Arrival | None = None  # the image published last
         self._taken = 0  # number of the newest image taken up
         self._turns = 0
@@ -138,9 +123,9 @@ class TrackingLoop:
             init_box = InitBox(box, stamp, target_id, self._arrived, time.monotonic() + PATIENCE, answer)
             known = self._known()
             is_one_too_many = target_id not in known and len(known) >= MOST_TARGETS
-            before = self._init_boxes.pop(target_id, None)
+            before = self._init_boxes.take(target_id)
             if not is_one_too_many:
-                self._init_boxes[target_id] = init_box
+                self._init_boxes.add(init_box)
             self._news.notify()
         self._refuse(before, "another box came before its image did")
         if is_one_too_many:
@@ -164,9 +149,9 @@ class TrackingLoop:
         """
         with self._news:
             self._endings.append(_Ending(None, reason))
-            before, self._init_boxes = self._init_boxes, {}
+            before = self._init_boxes.take_all()
             self._news.notify()
-        for init_box in before.values():
+        for init_box in before:
             self._refuse(init_box, reason)
 
     def remove(self, target_id: str, reason: str) -> tuple[bool, str]:
@@ -177,7 +162,7 @@ class TrackingLoop:
         """
         with self._news:
             known = self._known()
-            before = self._init_boxes.pop(target_id, None)
+            before = self._init_boxes.take(target_id)
             if target_id in known:
                 self._endings.append(_Ending(target_id, reason))
                 self._news.notify()
@@ -222,8 +207,8 @@ class TrackingLoop:
         if seconds < STUCK:
             return 0.0
         with self._news:
-            waiting, self._init_boxes = self._init_boxes, {}
-        for init_box in waiting.values():
+            waiting = self._init_boxes.take_all()
+        for init_box in waiting:
             self._refuse(init_box, f"the tracker has been at one image for {seconds:.0f} s")
         return seconds
 
@@ -238,10 +223,10 @@ class TrackingLoop:
         """
         with self._news:
             self._stopping = True
-            before, self._init_boxes = self._init_boxes, {}
+            before = self._init_boxes.take_all()
             self._news.notify()
         self._thread.join(STUCK)
-        for init_box in before.values():
+        for init_box in before:
             self._refuse(init_box, reason)
         if self._thread.is_alive():
             return False
@@ -256,7 +241,7 @@ class TrackingLoop:
             known.add(self._starting.target_id)
         for ending in self._endings:
             known -= known if ending.target_id is None else {ending.target_id}
-        return known | set(self._init_boxes)
+        return known | self._init_boxes.target_ids
 
     def _run(self) -> None:
         idle_work = False  # whether the trackers may have some
@@ -266,11 +251,11 @@ class TrackingLoop:
                     return
                 self._starting = None
                 endings, self._endings = self._endings, []
-                late = [] if endings else self._take_late()
+                late = [] if endings else self._init_boxes.take_late(time.monotonic())
                 arrival, order = (None, None) if endings or late else self._choose()
                 if not (endings or late or arrival or self._image or idle_work):
                     self._busy_since = 0.0
-                    self._news.wait(self._patience())
+                    self._news.wait(self._init_boxes.patience(time.monotonic()))
                     continue
             self._busy_since = time.monotonic()
             try:
@@ -279,7 +264,9 @@ class TrackingLoop:
                 if endings:
                     self._forget(endings)
                 elif late:
-                    self._refuse_late(late)
+                    for init_box in late:
+                        why = f"no image came in {PATIENCE:g} s" if self._enabled else "the node is disabled"
+                        self._refuse(init_box, why)
                 elif arrival is not None:
                     idle_work = self._process(arrival, order)
                 elif idle_work:
@@ -325,36 +312,16 @@ class TrackingLoop:
         at_work = 0 if self._image is None else self._image.arrival.number
         turn = next_turn(self._targets.values(), self._buffer, at_work, time.monotonic(), self._step_time)
         if turn is None or self._starts < MOST_TARGETS:  # a flood of boxes stops nobody
-            for target_id, init_box in self._init_boxes.items():
-                arrival = image_of(init_box, self._buffer)
-                if arrival is not None:
-                    del self._init_boxes[target_id]
-                    note = not_as_asked(arrival, init_box, self._buffer)
-                    self._starting = dataclasses.replace(init_box, note=note)
-                    return arrival, self._starting
+            ready = self._init_boxes.take_ready(self._buffer)
+            if ready is not None:
+                self._starting = ready[1]
+                return ready
         if turn is not None:
             return turn.arrival, turn
         newest = self._buffer.newest
         if newest is not None and newest.number > self._taken and not self._targets:
             return newest, None
         return None, None
-
-    def _patience(self) -> float | None:
-        """Seconds until a box has waited long enough, None while none waits; under the lock."""
-        until = min((init_box.until for init_box in self._init_boxes.values()), default=None)
-        return None if until is None else max(0.0, until - time.monotonic())
-
-    def _take_late(self) -> list[InitBox]:
-        """The boxes that have waited for their image long enough; under the lock."""
-        now = time.monotonic()
-        late = [init_box for init_box in self._init_boxes.values() if now >= init_box.until]
-        for init_box in late:
-            del self._init_boxes[init_box.target_id]
-        return late
-
-    def _refuse_late(self, late: Sequence[InitBox]) -> None:
-        for init_box in late:
-            self._refuse(init_box, f"no image came in {PATIENCE:g} s" if self._enabled else "the node is disabled")
 
     def _refuse(self, init_box: InitBox | None, reason: str) -> None:
         """Orders by people are never refused in silence."""
@@ -366,7 +333,7 @@ class TrackingLoop:
         """Start or track a target on one image; returns whether the trackers may have idle work now."""
         image = self._image
         if image is None:
-            image = self._image = _ImageAtWork(arrival, time.perf_counter())
+            image = self._image = ImageAtWork(arrival, time.perf_counter())
         if isinstance(order, InitBox):
             self._starts += 1
             return self._start(image, order)
@@ -385,41 +352,24 @@ class TrackingLoop:
         self._health.count("images_dropped", dropped)
         return dropped
 
-    def _frame_of(self, image: _ImageAtWork) -> Frame:
-        """Its pixels, decoded once.
-
-        Raises:
-            LightTrackError: it cannot be decoded; counted and told.
-        """
-        if image.is_unreadable:
-            raise _UnreadableError
-        if image.frame is None:
-            try:
-                image.frame = self.read(image.arrival.message)
-            except LightTrackError as error:
-                image.is_unreadable = True
-                self._health.problem("bad_images", str(error))
-                raise _UnreadableError from error
-            self._health.count("images_decoded")
-        return image.frame
-
-    def _start(self, image: _ImageAtWork, init_box: InitBox) -> bool:
+    def _start(self, image: ImageAtWork, init_box: InitBox) -> bool:
         """Begin with a box; if it is no good, an earlier target of that id stays.
 
         Raises:
             EngineError: the tracker fails.
         """
-        turn, arrival = image.turn(), image.arrival
+        turn, arrival = image.begin_turn(), image.arrival
         if self._broken and self._reload is not None:
             self._load_anew(self._reload)
         target = self._targets.get(init_box.target_id)
         if self._intensities is not None:
             others = (other.report.box for other in self._targets.values() if other is not target)
+            if self._intensities.adapts:
+                image.frame = None  # to be decoded with the values that this target has
             self._intensities.start(init_box.box, *others)
-            image.frame = None  # to be decoded with the values that this target has
         try:
-            frame = self._frame_of(image)
-        except _UnreadableError:
+            frame = image.decode(self.read, self._health)
+        except UnreadableError:
             self._wait_for_better(init_box, arrival)
             return False
         session = self._sessions.take() if target is None else target.session
@@ -467,16 +417,16 @@ class TrackingLoop:
         taken = {target.colour for target in self._targets.values()}
         return next(colour for colour in range(MOST_TARGETS) if colour not in taken)
 
-    def _step(self, image: _ImageAtWork, turn: Turn[Target]) -> bool:
+    def _step(self, image: ImageAtWork, turn: Turn[Target]) -> bool:
         """Find a target on the image that is its turn's."""
-        began, target, number = image.turn(), turn.target, image.arrival.number
+        began, target, number = image.begin_turn(), turn.target, image.arrival.number
         self._turns += 1
         target.done, target.served = number, self._turns
         if turn.is_live:
             target.catch_up_until = 0.0
         try:
-            frame = self._frame_of(image)
-        except _UnreadableError:
+            frame = image.decode(self.read, self._health)
+        except UnreadableError:
             for other in self._targets.values():
                 if not other.catch_up_until:
                     other.done = max(other.done, number)  # the others need not try
@@ -503,7 +453,7 @@ class TrackingLoop:
             if other is not target and other.report.state == State.TRACKING
         }
 
-    def _meet_stranger(self, target: Target, image: _ImageAtWork, frame: Frame, turn: float) -> None:
+    def _meet_stranger(self, target: Target, image: ImageAtWork, frame: Frame, turn: float) -> None:
         """An image of another size than the target's: its boxes mean nothing there."""
         target.strangers += 1
         width, height = target.size
@@ -524,14 +474,13 @@ class TrackingLoop:
         """The box's image cannot be read: start on the one after it, unless another order has come."""
         with self._news:
             ended = any(ending.target_id in (None, init_box.target_id) for ending in self._endings)
-            waits = init_box.target_id not in self._init_boxes and not ended
+            waits = init_box.target_id not in self._init_boxes.target_ids and not ended
             if waits:
-                again = dataclasses.replace(init_box, stamp=0, after=arrival.number)
-                self._init_boxes[init_box.target_id] = again
+                self._init_boxes.add(dataclasses.replace(init_box, stamp=0, after=arrival.number))
         if not waits:
             self._refuse(init_box, "its image cannot be read, and another order came")
 
-    def _say_of(self, target: Target, image: _ImageAtWork, report: Report, turn: float) -> None:
+    def _say_of(self, target: Target, image: ImageAtWork, report: Report, turn: float) -> None:
         arrival = image.arrival
         dropped = max(0, arrival.number - target.reported - 1)
         reason, target.end_reason = target.end_reason, ""
@@ -547,7 +496,7 @@ class TrackingLoop:
             ),
         )
 
-    def _say(self, image: _ImageAtWork, outcome: Outcome) -> None:
+    def _say(self, image: ImageAtWork, outcome: Outcome) -> None:
         if not image.outcomes:
             self._health.count("images_processed")
         image.outcomes.append(outcome)
@@ -557,8 +506,12 @@ class TrackingLoop:
     def _finish_image(self) -> None:
         """No more turns on it: a newer one is there, or all are done."""
         image, self._image = self._image, None
-        if image is not None and image.outcomes:
+        if image is None or not image.outcomes:
+            return
+        try:
             self._publish_image(image.arrival, image.outcomes)
+        except Exception:  # what is to be done next must not be lost by it
+            self._health.problem("internal_errors", "please report this: " + traceback.format_exc())
 
     def _forget(self, endings: Sequence[_Ending]) -> None:
         """Told at once, under the header of the image published last: the next may never come."""
@@ -602,10 +555,6 @@ class TrackingLoop:
         with self._news:
             newest = self._buffer.newest
             return max(0.0, newest.time + self._interval - time.monotonic()) if newest else math.inf
-
-
-class _UnreadableError(LightTrackError):
-    """An image that cannot be decoded: told already."""
 
 
 def _list_of(target_ids: Collection[str]) -> str:
