@@ -322,7 +322,7 @@ class _Search:
             y = (row - middle) * self._stride + (bottom - top) / 2
             if all(abs(x - u) > wide / 2 or abs(y - v) > high / 2 for u, v, wide, high in boxes):
                 boxes.append((x, y, left + right, top + bottom))
-                scores.append(float(flat[cell]))
+                scores.append(float(flat[cell]) + self._shift)
                 corners.append((self._corner(y), self._corner(x)))
                 if len(boxes) == _MOST_CANDIDATES:
                     break
@@ -341,7 +341,7 @@ class _Search:
             ),
             np.array(scores),
             patches,
-            float(mean[0, 0]),
+            float(mean[0, 0]) + self._shift,
             float(deviation[0, 0]),
         )
 

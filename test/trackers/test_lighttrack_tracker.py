@@ -300,12 +300,12 @@ def test_targets_that_share_the_engines_know_nothing_of_each_other(model, shared
         tracker.close()
 
 
-def sight_of(logits, distances, features=None, taken=0, target=(320.0, 240.0), scale=0.5):
+def sight_of(logits, distances, features=None, taken=0, target=(320.0, 240.0), scale=0.5, shift=0.0):
     """What a search of 10 x 10 cells of 16 pixels sees, its network having said this; `taken` is a cell's number."""
     engine = SimpleNamespace(
         inputs={"crop": SimpleNamespace(shape=(160, 160, 3))}, outputs={"logits": SimpleNamespace(shape=(1, 1, 10, 10))}
     )
-    search = lighttrack._Search(engine, 16)
+    search = lighttrack._Search(engine, 16, shift=shift)
     place = SimpleNamespace(centre_x=target[0], centre_y=target[1])
     found = SimpleNamespace(cell=taken)
     return search.sight(lighttrack._Look(search, place, scale, logits, distances, features, found, 0.0, 0.0))
@@ -333,6 +333,13 @@ def test_the_candidates_are_the_cell_taken_and_the_highest_peaks_apart_from_it(p
 def test_the_cell_that_was_taken_comes_first_though_others_are_higher(peaks):
     sight = sight_of(*peaks, taken=18)
     assert sight.logits.tolist() == [2, 4, 3.5]
+
+
+def test_scores_of_a_small_crop_are_told_on_the_level_of_the_whole(peaks):
+    plain, shifted = sight_of(*peaks, taken=55), sight_of(*peaks, taken=55, shift=2.5)
+    np.testing.assert_allclose(shifted.logits, plain.logits + 2.5)
+    assert shifted.mean == pytest.approx(plain.mean + 2.5)
+    assert shifted.deviation == plain.deviation
 
 
 def test_a_candidates_patch_is_cut_about_its_centre_and_stays_inside(peaks):
