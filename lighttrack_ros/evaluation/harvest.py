@@ -166,10 +166,10 @@ def _follow(
             rows.append(_Row.of(number, truth[number], tracker.update(frame), tracker.sight()))
             if number % LOOK_EVERY == 0:
                 true = Box(*truth[number].tolist()) if np.isfinite(truth[number]).all() else None
-                place = tracker.place
-                tracker.target = _elsewhere(tracker.target, true, frame, rng)
+                there = tracker.target
+                tracker.target = _elsewhere(there, true, frame, rng)
                 looks.append(_Row.of(number, truth[number], tracker.update(frame), tracker.sight()))
-                tracker.place = place
+                tracker.target = there  # not its place: the next frame is searched whole, so such are learned from too
         while tracker.idle_work():
             pass
         if on_frame is not None:
