@@ -13,6 +13,13 @@ from lighttrack_ros.commands import main
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.training.claims import Outcome, _paths_of_time, read_claim, try_claim, verdict
 from lighttrack_ros.training.data import generate_scenes
+from lighttrack_ros.training.pairs import Batch
+
+pytest.importorskip("optuna", reason="needs the extra search")
+
+from lighttrack_ros.training.search.latency import LatencyModel
+from lighttrack_ros.training.supernet.network import Supernet
+from lighttrack_ros.training.supernet.space import layers
 
 CLAIM = """
 claim: More steps beat fewer.
@@ -25,7 +32,7 @@ pairs_count: 8
 batch_size: 8
 workers: 0
 warmup: 1
-data: {{videos: {videos}, held_out: [scene 1]}}
+data: {{videos: {videos}, held_out: [scene 1, scene 2]}}
 pairs: {{template_size: 32, search_size: 64, photo: 0, absent: 0}}
 stages:
   many: {{}}
@@ -36,7 +43,7 @@ stages:
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    for clip in generate_scenes(2, seed=5, side=128):
+    for clip in generate_scenes(3, seed=5, side=128):
         (folder / clip.name).mkdir()
         lines = []
         for number, picture in enumerate(clip.pictures[:8]):
@@ -91,6 +98,55 @@ def test_both_sides_learn_with_each_seed_and_a_cut_run_goes_on(
         rows = list(csv.DictReader(file))
     assert [row["seed"] for row in rows] == ["1", "2", "mean", "+-"]
     assert float(rows[2]["many"]) == pytest.approx((float(rows[0]["many"]) + float(rows[1]["many"])) / 2, abs=1e-4)
+
+
+BASE = "back_00000000000000000000+cls_000222222+reg_000222222_ops_20"
+SEARCH = """
+claim: What is searched beats the rest.
+search: {{rival: {rival}, judge: [scene 1], limit_ms: 1.5, side: 160, trials: 6, population: 3, count: 3}}
+measured_pairs: 4
+architecture: {base}
+method: supernet
+windows: [160]
+steps: 1
+pairs_count: 2
+batch_size: 2
+workers: 0
+data: {{videos: {videos}, held_out: [scene 1, scene 2]}}
+pairs: {{video: 1, photo: 0, patch: 0, absent: 0}}
+teacher: {{architecture: {base}}}
+"""
+
+
+@pytest.mark.parametrize("rival", ["random", "mmacs"])
+def test_a_search_is_judged_on_videos_that_it_did_not_see(
+    tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch, rival: str
+) -> None:
+    """Time is made up: 0.1 ms a layer."""
+
+    def measured(supernet: Supernet, *_: object) -> LatencyModel:
+        names = [*supernet.layers, *(f"{name} @8" for name in supernet.layers)]
+        return LatencyModel(dict.fromkeys(names, 0.1), 1.0, 0.0)
+
+    asked: list[int] = []
+
+    def accuracy(supernet: Supernet, path: str, pairs: Batch) -> float:
+        asked.append(round(pairs.search.float().sum().item()))
+        return len(path) % 7 / 10 + layers(path).count("stem") / 100
+
+    monkeypatch.setattr("lighttrack_ros.training.search.run.measure_latency", measured)
+    monkeypatch.setattr("lighttrack_ros.training.search.latency.measure_paths", lambda *_: [1.0, 1.0])
+    monkeypatch.setattr("lighttrack_ros.training.search.evolution.accuracy_of", accuracy)
+    path = tmp_path / "search.yaml"
+    path.write_text(SEARCH.format(rival=rival, base=BASE, videos=videos))
+    (outcome,) = try_claim(read_claim(path), path, 1, tmp_path / "runs")
+    assert len(set(asked)) == 2, "one set of pairs to search on, another to judge on"
+    if rival == "random":
+        assert len(outcome.notes["random"]) == 3
+        assert outcome.notes["ms"] <= 1.5
+    else:
+        assert outcome.notes["ms"] == [1.0, 1.0]
+    assert (tmp_path / "runs/seed_1/search-ms.journal").is_file()
 
 
 @pytest.mark.parametrize(
