@@ -34,6 +34,7 @@ PROBLEMS = {
     "no_bearings": "no bearing",
     "bad_detections": "detection not used",
     "incompatible_publishers": "camera",
+    "messages_lost": "message not sent",
     "tracker_errors": "tracker",
     "internal_errors": "internal error",
 }

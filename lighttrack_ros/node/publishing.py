@@ -22,6 +22,7 @@ from lighttrack_ros.node.detections import create_detections_publisher, detectio
 from lighttrack_ros.node.diagnostics import CREDIBLE, UNKNOWN, Health, diagnostic_array
 from lighttrack_ros.node.frame_buffer import Arrival
 from lighttrack_ros.node.messages import Stamped, image_message, jpeg_message, target_message, to_time
+from lighttrack_ros.node.sender import Sender
 from lighttrack_ros.node.target import NO_TARGET, Outcome
 from lighttrack_ros.pictures.target import draw_target
 from lighttrack_ros.session import State
@@ -56,7 +57,7 @@ class Publishing:
             self.close()
             raise LightTrackError(str(error)) from error
 
-    def _create(self, kind: Any, name: str, depth: int) -> Any:
+    def _create(self, kind: Any, name: str, depth: int) -> Sender:
         publisher = self._node.create_lifecycle_publisher(
             kind,
             name,
@@ -64,7 +65,7 @@ class Publishing:
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self._publishers.append(publisher)
-        return publisher
+        return Sender(publisher, self._health)
 
     def close(self) -> None:
         while self._publishers:
@@ -78,7 +79,7 @@ class Publishing:
             lambda words: self._health.problem("no_bearings", words),
             self._node.get_logger().info,
         )
-        return str(self._bearing.topic_name)
+        return self._bearing.topic_name
 
     def end_bearings(self) -> None:
         """Not while the tracking loop runs."""

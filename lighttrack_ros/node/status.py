@@ -13,6 +13,7 @@ from lighttrack_ros.node.diagnostics import Health, diagnostic_array
 from lighttrack_ros.node.loading import Loaded
 from lighttrack_ros.node.parameters import Parameters
 from lighttrack_ros.node.reception import LOSS_SHARE, Reception
+from lighttrack_ros.node.sender import Sender
 from lighttrack_ros.node.target import Target
 from lighttrack_ros.node.tracking_loop import TrackingLoop
 from lighttrack_ros.node.transport import CAMERA_PROFILE
@@ -49,7 +50,7 @@ class Status:
     def __init__(self, node: LifecycleNode, health: Health) -> None:
         self._node = node
         self._health = health
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        self._publisher = Sender(node.create_publisher(DiagnosticArray, "/diagnostics", 1), health)
         self._reported = health.counts()
 
     def publish(self, situation: Situation) -> None:

@@ -27,6 +27,7 @@ from lighttrack_ros.node.transport import transport_environment, tune_malloc
 from lighttrack_ros.rig.usage import available_bytes
 
 DEFAULT_TOPIC = "image"
+_MOMENT = 0.05  # seconds between two tries of a writer
 _SETTLE = 0.5  # seconds between finding a subscriber and the first frame: it must find the publisher too
 
 
@@ -167,6 +168,7 @@ class Camera:
         tune_malloc()
         import rclpy
         from rclpy.exceptions import InvalidTopicNameException
+        from rclpy.impl.implementation_singleton import rclpy_implementation
         from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
         from rclpy.signals import SignalHandlerOptions
         from rclpy.validate_topic_name import validate_topic_name
@@ -182,6 +184,7 @@ class Camera:
         signal.signal(signal.SIGTERM, _interrupt_once)
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self._image_type = Image
+        self._refused = rclpy_implementation.RCLError
         self._node = rclpy.create_node(f"replay_{os.getpid()}", enable_rosout=False, start_parameter_services=False)
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
@@ -215,9 +218,9 @@ class Camera:
         seconds, nanoseconds = divmod(stamp, 1_000_000_000)
         if isinstance(payload, bytes):
             if self._keep_stamps:
-                self._publisher.publish(payload)
+                self._send(payload)
                 return stamp_of(payload)
-            self._publisher.publish(restamped(payload, seconds, nanoseconds))
+            self._send(restamped(payload, seconds, nanoseconds))
             return stamp
         message = self._image_type()
         message.header.frame_id = self._frame_id
@@ -229,8 +232,18 @@ class Camera:
         data = array("B")
         data.frombytes(np.ascontiguousarray(payload).data.cast("B"))
         message.data = data
-        self._publisher.publish(message)
+        self._send(message)
         return stamp
+
+    def _send(self, message: Any, tries: int = 5) -> None:
+        """On a machine that has no time for the middleware's threads a writer may refuse a message for a moment."""
+        try:
+            self._publisher.publish(message)
+        except self._refused as error:
+            if tries == 1:
+                raise LightTrackError(f"{self.topic}: the middleware takes no image ({error})") from error
+            time.sleep(_MOMENT)
+            self._send(message, tries - 1)
 
     def drain(self) -> None:
         """Let the last frame arrive before the publisher goes."""

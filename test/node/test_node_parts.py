@@ -24,6 +24,7 @@ from lighttrack_ros.node.deferred_service import Answer  # noqa: E402
 from lighttrack_ros.node.diagnostics import Health  # noqa: E402
 from lighttrack_ros.node.frame_buffer import Arrival, FrameBuffer  # noqa: E402
 from lighttrack_ros.node.messages import Stamped, read_compressed_image, read_header, read_image  # noqa: E402
+from lighttrack_ros.node.sender import Sender  # noqa: E402
 from lighttrack_ros.node.target import Outcome  # noqa: E402
 from lighttrack_ros.node.tracking_loop import TrackingLoop  # noqa: E402
 from lighttrack_ros.session import Report, SessionPool, State  # noqa: E402
@@ -353,6 +354,24 @@ def test_an_answer_is_sent_once_whichever_comes_first():
         answer.give("third")
         answer.give("fourth")
         assert sent == (["first"] if given_first else ["third"])
+
+
+def test_a_message_that_the_middleware_does_not_take_is_counted_and_costs_nothing_else():
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+
+    class Publisher:
+        topic_name = "/tracker/target"
+
+        def publish(self, message):
+            raise rclpy_implementation.RCLError(
+                "Failed to publish: cannot publish data, at /project/rmw_publish.cpp:68"
+            )
+
+    warnings: list[str] = []
+    health = Health(warnings.append)
+    Sender(Publisher(), health).publish("anything")
+    assert health.counts()["messages_lost"] == 1
+    assert warnings == ["message not sent: on /tracker/target: Failed to publish: cannot publish data"]
 
 
 def test_little_shared_memory_is_warned_of(monkeypatch):
