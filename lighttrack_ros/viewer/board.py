@@ -193,6 +193,9 @@ class Board:
                 self._add_event("ended", target.target_id, target.end_reason)
             return
         self._targets[target.target_id] = target
+        if before is not None and target.end_reason:  # pointed anew, under the same name
+            self._add_event("ended", target.target_id, target.end_reason)
+            before = None
         if before is None:
             self._add_event("started", target.target_id, "")
         elif target.state == State.LOST and before.state != State.LOST:

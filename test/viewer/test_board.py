@@ -76,6 +76,14 @@ def test_lost_and_found_are_told_once(board):
     assert not board.targets
 
 
+def test_a_target_that_is_pointed_anew_ends_and_starts(board):
+    board.put_targets(1, [target(state=State.LOST)])
+    board.put_targets(2, [target(end_reason="replaced by a new box")])
+    assert [(event.kind, event.words) for event in board.events(1)] == [
+        ("ended", "replaced by a new box"), ("started", "")
+    ]  # fmt: skip
+
+
 def test_a_target_without_news_stays_beside_one_with_news(board):
     board.put_targets(1, [target("dog"), target("cat")])
     board.put_targets(2, [target("cat", x=5.0)])

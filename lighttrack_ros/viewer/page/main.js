@@ -9,7 +9,7 @@ import { Stage } from "./stage.js";
 const $ = (id) => document.getElementById(id);
 
 let status = {};
-let names = 0;
+let trip = null, kilobytes = 0; // of the newest picture
 const times = []; // of the pictures shown lately, seconds
 
 const panel = new Panel((id) => order({ type: "remove", target_id: id }));
@@ -65,21 +65,24 @@ const link = new Link(location.hash.slice(1), {
     if (name === "refused") $("token").focus();
   },
 });
-let trip = null, kilobytes = 0;
-
 async function track(box, head) {
-  const name = $("name").value.trim() || nextName();
+  const name = $("name").value.trim() || nameFor(box, head.targets);
   $("name").value = "";
   const rounded = box.map((side) => Math.round(10 * side) / 10);
   const answer = await link.ask({ type: "track", stamp: head.stamp, box: rounded, target_id: name });
   if (answer.words) tell(answer.words, !answer.ok);
 }
 
-// Numbers, as long as nobody gives names.
-function nextName() {
-  const taken = new Set((stage.shown?.head.targets ?? []).map((target) => target.id));
-  do names += 1; while (taken.has(String(names)));
-  return String(names);
+// The target that is meant: another one if one more is wanted, else the one that there is, or the nearest of them.
+function nameFor([x, y, width, height], targets) {
+  if (!$("more").checked && targets.length) {
+    const away = ({ box }) => Math.hypot(box[0] + box[2] / 2 - x - width / 2, box[1] + box[3] / 2 - y - height / 2);
+    return targets.reduce((nearest, target) => (away(target) < away(nearest) ? target : nearest)).id;
+  }
+  const taken = new Set(targets.map((target) => target.id));
+  let number = 1;
+  while (taken.has(String(number))) number += 1;
+  return String(number);
 }
 
 async function order(message) {

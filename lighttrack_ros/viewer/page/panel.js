@@ -85,6 +85,7 @@ export class Panel {
     $("play").setAttribute("aria-pressed", String(Boolean(status.playing)));
     $("enabled-label").hidden = !("enabled" in status);
     if ("enabled" in status) $("enabled").checked = status.enabled;
+    $("more-label").hidden = !("enabled" in status); // a film has one target
     $("camera-label").hidden = !("image_topics" in status);
     offer($("model"), status.models, status.model);
     offer($("backend"), status.backends, status.backend);
