@@ -14,8 +14,9 @@ from lighttrack_ros.image import UInt8Array
 from lighttrack_ros.session.states import NOWHERE, State
 
 RIPENING = 0.15  # seconds for which a picture waits for what the tracker says of it
+LONGEST = 0.5  # the same where the tracker is slow
 _SILENCE = 1.0  # seconds without a word of the tracker after which no picture waits
-_WAITING = 8  # pictures that wait at most
+_WAITING = 16  # pictures that wait at most
 _REMEMBERED = 64  # images of which it is remembered what was said
 _EVENTS = 200
 
@@ -47,6 +48,7 @@ class Picture:
         arrived: time.monotonic().
         read: its pixels, (height, width, 3) uint8 BGR, never to be written to; may raise LightTrackError.
         targets: all of them, as they are on this image.
+        told: whether the tracker has said so of this image; else they are as they were last.
     """
 
     number: int
@@ -54,6 +56,7 @@ class Picture:
     arrived: float
     read: Callable[[], UInt8Array]
     targets: tuple[Target, ...] = ()
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Board:
         self._ripe: Picture | None = None
         self._told: OrderedDict[int, tuple[Target, ...]] = OrderedDict()  # by stamp: all targets after that image
         self._told_at = -_SILENCE
+        self._lag = 0.0  # seconds from a picture to the tracker's word of it, smoothed
         self._targets: dict[str, Target] = {}
         self._status: dict[str, Any] = {}
         self._version = 0
@@ -112,6 +116,9 @@ class Board:
             while len(self._told) > _REMEMBERED:
                 self._told.popitem(last=False)
             self._told_at = self._clock()
+            arrived = next((picture.arrived for picture in self._waiting if picture.stamp == stamp), None)
+            if arrived is not None:
+                self._lag += 0.2 * (self._told_at - arrived - self._lag)
         self._tell()
 
     def forget_targets(self, reason: str) -> None:
@@ -146,15 +153,16 @@ class Board:
         """
         with self._lock:
             now = self._clock()
-            patience = RIPENING if now - self._told_at < _SILENCE else 0.0
+            patience = min(max(RIPENING, 2 * self._lag), LONGEST) if now - self._told_at < _SILENCE else 0.0
             ready = -1
             for index, picture in enumerate(self._waiting):
                 if picture.stamp in self._told or now - picture.arrived >= patience:
                     ready = index
             for _ in range(ready + 1):
                 picture = self._waiting.popleft()
-                targets = self._told.get(picture.stamp, tuple(self._targets.values()))
-                self._ripe = replace(picture, targets=targets)
+                told = picture.stamp in self._told
+                targets = self._told[picture.stamp] if told else tuple(self._targets.values())
+                self._ripe = replace(picture, targets=targets, told=told)
             if self._ripe is not None and self._ripe.number > after:
                 return self._ripe, None
             if self._waiting:

@@ -2,7 +2,8 @@
 
 From the page: JSON texts, one order each, with a `type` and, where it is answered, the page's own `request` number.
 To the page: JSON texts, and pictures as binary messages: the length of the head (4 bytes, little endian), the head
-(JSON: number, stamp, width and height of the camera's image, targets), the JPEG.
+(JSON: number, stamp, width and height of the camera's image, the targets and whether they are of this very image), the
+JPEG.
 """
 
 from __future__ import annotations
@@ -166,6 +167,7 @@ def picture_message(picture: Picture, width: int, height: int, jpeg: bytes, trip
         "width": width,
         "height": height,
         "trip": None if trip is None else round(1e3 * trip),
+        "told": picture.told,
         "targets": targets,
     }
     encoded = json.dumps(head, separators=(",", ":")).encode()

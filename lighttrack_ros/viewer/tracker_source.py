@@ -44,7 +44,7 @@ KEPT_SECONDS = 10.0  # of images in the node, for boxes that come late; the most
 _NICE = 10  # the viewer never takes time that the tracker needs
 _CREDIBLE = 60.0  # seconds: an image that seems older has a stamp of another clock
 _LOOK = 0.5  # seconds between two looks at the graph
-_SILENCE = 5.0  # seconds without diagnostics, or four of their periods, after which the node counts as gone
+_SILENCE = 8.0  # seconds without diagnostics, or four of their periods, after which the node counts as gone
 _STALE = 2.0  # seconds without a word of a target, while others are told of, after which it counts as ended
 
 _SERVICES = {

@@ -152,6 +152,25 @@ def test_reset_and_enable(operate, camera, tracker):
     operator.wait(lambda: tracker.counts()["enabled"] == "true", "the node to work")
 
 
+def test_several_targets_have_names_and_colours_and_one_of_them_is_forgotten(operate, camera):
+    operator = operate()
+    point_at_the_vehicle(operator, camera)
+    operator.wait_for_state("tracking")
+    operator.page.get_by_label("One more").check()
+    operator.page.get_by_label("Name of the next one").fill("tree")
+    operator.drag(Box(200, 20, 50, 50), SIZE)
+    operator.wait(lambda: {target["id"] for target in operator.shown()["targets"]} == {"1", "tree"}, "two targets")
+    dots = "[...document.querySelectorAll('#targets .dot')].map((dot) => dot.style.background)"
+    operator.wait(lambda: len(set(operator.page.evaluate(dots))) == 2, "two colours")
+    operator.page.get_by_role("button", name="Forget tree").click()
+    operator.wait(lambda: [target["id"] for target in operator.shown()["targets"]] == ["1"], "one target")
+    # One that is drawn anew keeps its name.
+    operator.page.get_by_label("One more").uncheck()
+    point_at_the_vehicle(operator, camera)
+    operator.wait(lambda: "replaced by a new box" in operator.text("#events"), "the change")
+    assert [target["id"] for target in operator.wait_for_pictures(3)["targets"]] == ["1"]
+
+
 def test_two_pages_show_the_same_and_a_stalled_one_holds_up_neither(operate, viewer, camera, tracker):
     link = SlowLink(viewer.port, 0.0)
     one, other, stalled = operate(), operate(), operate(link.port)

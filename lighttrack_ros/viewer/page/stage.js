@@ -113,7 +113,9 @@ export class Stage {
     context.drawImage(bitmap, ...this.toStage([0, 0, head.width, head.height]));
     for (const target of head.targets) {
       this.#drawTrail(context, target.id);
+      context.globalAlpha = head.told ? 1 : 0.5; // of an earlier picture: paler
       this.#drawTarget(context, target);
+      context.globalAlpha = 1;
     }
     const data = this.element.dataset;
     data.number = head.number;
