@@ -97,6 +97,7 @@ def test_rounded_stamps_deep_images_and_two_cameras(start, clip, world):
     overlaps = {}
     for encoding, images in (("mono8", grey), ("mono16", counts), ("16UC1", counts)):
         overlaps[encoding] = []
+        tracker.reset()  # several targets on one thing would tell each other where they are
         for index in range(0, 40, 3):
             stamp = base + (len(overlaps) * 45 - 25 + index) * PERIOD  # less than a second ahead of the newest
             data = images[index]

@@ -14,6 +14,7 @@ def test_nothing_grows_and_every_box_is_taken(tmp_path, capsys):
     path = tmp_path / "soak.json"
     commands.main(["soak", "--minutes", "0.2", "--json", str(path)])  # its status is also of the time that things took
     shown = capsys.readouterr()
+    assert path.exists(), shown.err
     document = json.loads(path.read_text())
     assert document["faults"] == [], shown.out
     assert len(document["windows"]) == 3
