@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.node.frame_buffer import Arrival, FrameBuffer
 
-AHEAD = 10**9  # nanoseconds by which the stamp of an init box may be ahead of the newest image
+AHEAD = 10**9  # nanoseconds by which an init box may come before its image
 PATIENCE = 3.0  # seconds for which an init box waits for its image
 
 
@@ -78,10 +78,14 @@ class InitBoxes:
             del self._boxes[init_box.target_id]
         return late
 
-    def take_ready(self, buffer: FrameBuffer) -> tuple[Arrival, InitBox] | None:
-        """The first whose image is there, with that image and a note where it is not the one that was asked for."""
+    def take_ready(self, buffer: FrameBuffer, now: float) -> tuple[Arrival, InitBox] | None:
+        """The first whose image is there at a time.monotonic(), with that image.
+
+        Returns:
+            The image, and the box with a note where the image is not the one that was asked for.
+        """
         for init_box in self._boxes.values():
-            arrival = _image_of(init_box, buffer)
+            arrival = _image_of(init_box, buffer, now)
             if arrival is not None:
                 del self._boxes[init_box.target_id]
                 return arrival, replace(init_box, note=_not_as_asked(arrival, init_box, buffer))
@@ -93,7 +97,7 @@ class InitBoxes:
         return None if until is None else max(0.0, until - now)
 
 
-def _image_of(init_box: InitBox, buffer: FrameBuffer) -> Arrival | None:
+def _image_of(init_box: InitBox, buffer: FrameBuffer, now: float) -> Arrival | None:
     """The image on which a box was drawn; None while it has still to come."""
     newest = buffer.newest
     if newest is None:
@@ -104,8 +108,9 @@ def _image_of(init_box: InitBox, buffer: FrameBuffer) -> Arrival | None:
     arrival = buffer.of_stamp(init_box.stamp)
     if arrival is not None:
         return arrival
-    ahead = init_box.stamp - newest.message.stamp
-    return None if 0 < ahead <= AHEAD else newest
+    # A camera begins again after a pause: a box for its first image may come before that image does.
+    pause = (now - newest.time) * 1e9
+    return None if 0 < init_box.stamp - newest.message.stamp <= AHEAD + pause else newest
 
 
 def _not_as_asked(arrival: Arrival, init_box: InitBox, buffer: FrameBuffer) -> str:

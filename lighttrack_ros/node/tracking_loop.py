@@ -312,7 +312,7 @@ class TrackingLoop:
         at_work = 0 if self._image is None else self._image.arrival.number
         turn = next_turn(self._targets.values(), self._buffer, at_work, time.monotonic(), self._step_time)
         if turn is None or self._starts < MOST_TARGETS:  # a flood of boxes stops nobody
-            ready = self._init_boxes.take_ready(self._buffer)
+            ready = self._init_boxes.take_ready(self._buffer, time.monotonic())
             if ready is not None:
                 self._starting = ready[1]
                 return ready

@@ -311,6 +311,7 @@ class _Page(_Guarded, WebSocketHandler):
             self._watch(message.on)
         elif isinstance(message, protocol.Hold):
             self.draws = message.on
+            self._link.hold(message.on)
             self._hall.look_who_draws()
         elif isinstance(message, protocol.Hello):
             self._refuse("a second hello")

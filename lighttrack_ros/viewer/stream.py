@@ -60,6 +60,7 @@ class Link:
         self._on_the_way: deque[_Sent] = deque()
         self._bytes = 0
         self._shown: _Sent | None = None  # the newest that the page has acknowledged
+        self._held: _Sent | None = None  # the one that stands still on its screen
         self._last_sent = -1.0
         self._trips: deque[tuple[float, float]] = deque()  # when, and how long; the shortest first
         self._seen_at: deque[float] = deque(maxlen=64)
@@ -108,11 +109,14 @@ class Link:
         elif self._drained is None:
             self._grow(sent, shortest, now)
 
+    def hold(self, on: bool) -> None:
+        """The picture on the page's screen stands still, and newer ones are acknowledged meanwhile."""
+        self._held = self._shown if on else None
+
     def of_number(self, number: int) -> Encoded | None:
         """A picture that the page may have on its screen."""
-        if self._shown is not None and self._shown.number == number:
-            return self._shown.encoded
-        return next((sent.encoded for sent in self._on_the_way if sent.number == number), None)
+        candidates = (self._held, self._shown, *self._on_the_way)
+        return next((sent.encoded for sent in candidates if sent is not None and sent.number == number), None)
 
     def restart(self) -> None:
         """What is on the way will not be acknowledged: the page was out of sight."""

@@ -23,6 +23,7 @@ from lighttrack_ros.image import from_bgr  # noqa: E402
 from lighttrack_ros.node.deferred_service import Answer  # noqa: E402
 from lighttrack_ros.node.diagnostics import Health  # noqa: E402
 from lighttrack_ros.node.frame_buffer import Arrival, FrameBuffer  # noqa: E402
+from lighttrack_ros.node.init_boxes import InitBox, InitBoxes  # noqa: E402
 from lighttrack_ros.node.messages import Stamped, read_compressed_image, read_header, read_image  # noqa: E402
 from lighttrack_ros.node.sender import Sender  # noqa: E402
 from lighttrack_ros.node.target import Outcome  # noqa: E402
@@ -277,6 +278,21 @@ def test_a_stamp_far_ahead_starts_on_the_newest(bench):
     bench.wait_for(2)
     assert "s newer than the newest" in bench.warnings[-1]
     assert bench.health.counts()["stamps_gone"] == 1
+
+
+def test_after_a_pause_of_the_camera_a_box_waits_for_the_first_image():
+    buffer, boxes = FrameBuffer(1.0, 1000), InitBoxes()
+    buffer.append(Arrival(1, 10.0, Stamped(10 * 10**9, "", 0, bytes(10))))
+    boxes.add(InitBox(Box(1.0, 1.0, 9.0, 9.0), 15 * 10**9, "it", 1, 20.0, lambda _: None))
+    assert boxes.take_ready(buffer, 15.0) is None  # five seconds of silence
+    buffer.append(Arrival(2, 15.1, Stamped(15 * 10**9, "", 0, bytes(10))))
+    arrival, init_box = boxes.take_ready(buffer, 15.1)
+    assert (arrival.number, init_box.note) == (2, "")
+    # Of another clock: no such pause explains the stamp.
+    boxes.add(InitBox(Box(1.0, 1.0, 9.0, 9.0), 20 * 10**9, "it", 2, 20.0, lambda _: None))
+    arrival, init_box = boxes.take_ready(buffer, 15.5)
+    assert arrival.number == 2
+    assert "another clock" in init_box.note
 
 
 def test_a_tracker_that_fails_is_reported_and_asked_again(bench, monkeypatch):

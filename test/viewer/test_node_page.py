@@ -138,6 +138,21 @@ def test_over_a_slow_link_the_tracker_starts_on_the_frame_of_the_drag_and_the_ov
     link.close()
 
 
+def test_a_slow_click_on_a_live_camera_proposes_a_box_on_the_picture_of_the_press(operate, camera, tracker):
+    operator = operate()
+    expected = camera.truth[operator.wait(lambda: operator.shown()["stamp"], "a stamp")]
+    operator.press(*expected.centre, SIZE)
+    held = operator.shown()["stamp"]
+    time.sleep(1.0)  # many newer pictures come meanwhile
+    operator.page.mouse.up()
+    proposed = operator.wait(operator.selected, "a proposal")
+    assert operator.shown()["stamp"] == held
+    assert intersection_over_union(proposed, camera.truth[held]) > 0.3
+    operator.page.keyboard.press("Enter")
+    operator.wait_for_state("tracking")
+    assert tracker.targets[-1].state != TrackedTarget.STATE_IDLE
+
+
 def test_reset_and_enable(operate, camera, tracker):
     operator = operate()
     point_at_the_vehicle(operator, camera)

@@ -78,6 +78,19 @@ def test_a_page_out_of_sight_is_not_taken_for_a_jam():
     assert link.rung <= rung
 
 
+def test_a_picture_that_stands_still_is_kept_though_newer_ones_are_acknowledged():
+    link = Link()
+    pictures = [Encoded(bytes([number]), 1, 1) for number in range(3)]
+    for number, picture in enumerate(pictures):
+        link.sent(number, picture, 0.0)
+    link.seen(0, 0.1)
+    link.hold(True)
+    link.seen(2, 0.2)
+    assert [link.of_number(number) for number in range(3)] == [pictures[0], None, pictures[2]]
+    link.hold(False)
+    assert link.of_number(0) is None
+
+
 def test_a_picture_is_read_once_and_encoded_once_a_size():
     reads = []
     image = np.full((1000, 2400, 3), 90, np.uint8)

@@ -3,6 +3,7 @@
 import { colourOf } from "./colours.js";
 
 const SPAN = 20; // seconds
+const HEAD = 16; // CSS pixels above the curve, for its figures
 
 export class Curve {
   // top: the value at the upper edge; 0 takes what there is. unit: behind the newest value
@@ -36,10 +37,11 @@ export class Curve {
     const top = this.top || Math.max(10, 1.2 * Math.max(0, ...values));
     context.strokeStyle = ink;
     context.globalAlpha = 0.2;
+    const level = (share) => HEAD + (height - 1 - HEAD) * (1 - share);
     for (const share of [0, 0.5, 1]) {
       context.beginPath();
-      context.moveTo(0, 1 + share * (height - 2));
-      context.lineTo(width, 1 + share * (height - 2));
+      context.moveTo(0, level(share));
+      context.lineTo(width, level(share));
       context.stroke();
     }
     context.globalAlpha = 1;
@@ -49,18 +51,18 @@ export class Curve {
       context.strokeStyle = colourOf(id);
       context.beginPath();
       for (const { time, value } of line) {
-        context.lineTo(width * (1 - (now - time) / SPAN), 1 + (height - 2) * (1 - Math.min(1, value / top)));
+        context.lineTo(width * (1 - (now - time) / SPAN), level(Math.min(1, value / top)));
       }
       context.stroke();
       newest.push(line.at(-1).value.toFixed(this.digits) + this.unit);
     }
     context.fillStyle = ink;
     context.font = "11px system-ui, sans-serif";
-    context.fillText(top.toFixed(this.top ? 1 : 0) + this.unit, 3, 13);
+    context.fillText(top.toFixed(this.top ? 1 : 0) + this.unit, 3, 11);
     if (newest.length) this.canvas.dataset.newest = newest.join(", ");
     else delete this.canvas.dataset.newest;
     context.textAlign = "right";
-    context.fillText(newest.join("  "), width - 3, 13);
+    context.fillText(newest.join("  "), width - 3, 11);
     context.textAlign = "left";
   }
 }
