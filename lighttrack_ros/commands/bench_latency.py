@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--viewer", action="store_true", help="measure while somebody watches on the viewer's page too")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
-        "--rate", default="30", help="frames per second; max: the highest rate with under 5 % missed (default: 30)"
+        "--rate", default="30", help="frames per second; max: the highest rate with under 5 %% missed (default: 30)"
     )
     pace.add_argument(
         "--overload",

@@ -91,6 +91,7 @@ class TrackingLoop:
         self._taken = 0  # number of the newest image taken up
         self._turns = 0
         self._starts = 0  # since the last turn
+        self._partner: Target | None = None  # whose network has run already on the image at work: it is next
         self._step_time = 0.01  # seconds, smoothed
         self._failures = 0  # turns in a row on which the tracker failed
         self._broken = False  # whether it has still to be loaded anew
@@ -310,7 +311,9 @@ class TrackingLoop:
         if not self._enabled:
             return None, None
         at_work = 0 if self._image is None else self._image.arrival.number
-        turn = next_turn(self._targets.values(), self._buffer, at_work, time.monotonic(), self._step_time)
+        turn = self._turn_of_partner()
+        if turn is None:
+            turn = next_turn(self._targets.values(), self._buffer, at_work, time.monotonic(), self._step_time)
         if turn is None or self._starts < MOST_TARGETS:  # a flood of boxes stops nobody
             ready = self._init_boxes.take_ready(self._buffer, time.monotonic())
             if ready is not None:
@@ -322,6 +325,14 @@ class TrackingLoop:
         if newest is not None and newest.number > self._taken and not self._targets:
             return newest, None
         return None, None
+
+    def _turn_of_partner(self) -> Turn[Target] | None:
+        """Even where a newer image has come: what the network has said is not thrown away."""
+        image, partner = self._image, self._partner
+        if image is None or partner is None or partner.done >= image.arrival.number:
+            return None
+        is_there = self._targets.get(partner.target_id) is partner
+        return Turn(image.arrival, partner, True) if is_there else None
 
     def _refuse(self, init_box: InitBox | None, reason: str) -> None:
         """Orders by people are never refused in silence."""
@@ -438,12 +449,23 @@ class TrackingLoop:
         suggested, target.suggested = target.suggested, ()
         if suggested:
             target.session.suggest(suggested)
+        if turn.is_live and target is not self._partner:
+            self._partner = self._find_partner(target, frame, number)
         report = target.session.step(frame, self._believed_beside(target))
         self._failures = target.failures = 0
         self._say_of(target, image, report, began)
         target.story.saw(report)
         self._step_time += 0.2 * (time.perf_counter() - began - self._step_time)
         return True
+
+    def _find_partner(self, target: Target, frame: Frame, number: int) -> Target | None:
+        """Another that is due on this image, for which the network now ran as well; see `Session.look_ahead`."""
+        due = (other for other in self._targets.values()
+               if other is not target and other.done < number and not other.catch_up_until and other.size == target.size)
+        for other in sorted(due, key=lambda other: other.served):
+            if target.session.look_ahead(frame, other.session):
+                return other
+        return None
 
     def _believed_beside(self, target: Target) -> dict[Hashable, Box]:
         """Where the other targets are that are in sight, as they were seen last."""
@@ -505,7 +527,7 @@ class TrackingLoop:
 
     def _finish_image(self) -> None:
         """No more turns on it: a newer one is there, or all are done."""
-        image, self._image = self._image, None
+        image, self._image, self._partner = self._image, None, None
         if image is None or not image.outcomes:
             return
         try:

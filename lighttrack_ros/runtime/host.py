@@ -18,6 +18,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_of(threads: int) -> int:
+    """CPU threads inside one run: 0 is half of the cores, at least one."""
+    return threads or max(1, usable_cores() // 2)
+
+
 class HostEngine(ABC):
     """Base of the CPU `Engine`s; a backend implements how an address is bound and how the graph is run once.
 

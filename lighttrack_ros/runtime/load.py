@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.runtime.engine import Engine
-from lighttrack_ros.runtime.host import usable_cores
+from lighttrack_ros.runtime.host import threads_of
 
 _logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def load_engine(
         return backend(graph, dimensions or {})
     if backend not in BACKENDS:
         raise LightTrackError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
-    threads = threads or max(1, usable_cores() // 2)
+    threads = threads_of(threads)
     # Backends are imported here, so that only the one in use has to be installed.
     if backend in _TENSORRT_PRECISIONS:
         from lighttrack_ros.runtime.tensorrt import TensorRTEngine

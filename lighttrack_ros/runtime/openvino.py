@@ -18,13 +18,16 @@ from lighttrack_ros.runtime.host import HostEngine
 class OpenVinoEngine(HostEngine):
     """An `Engine` on OpenVINO's CPU device; see `load_engine` for the arguments.
 
+    Args:
+        model: serialised ONNX converted from the graph; if given, it runs instead of the graph.
+
     Inputs and outputs keep their dtypes; inside it calculates in bfloat16 (x86 with AVX512-BF16 or AMX) or
     float16 (Arm) where the processor can, else in float32.
     """
 
     backend = "openvino"
 
-    def __init__(self, graph: Path, dimensions: Mapping[str, int], threads: int) -> None:
+    def __init__(self, graph: Path, dimensions: Mapping[str, int], threads: int, model: bytes | None = None) -> None:
         core = _core()
         can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         settings: dict[str, Any] = {
@@ -33,14 +36,14 @@ class OpenVinoEngine(HostEngine):
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "bf16" if "BF16" in can else "f16" if "FP16" in can else "f32",
         }
-        shapes = _fixed_shapes(graph, dimensions)
+        shapes = _fixed_shapes(graph, dimensions, model)
         try:
-            model = core.read_model(graph)
-            model.reshape(shapes)
-            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+            network = core.read_model(model or graph)
+            network.reshape(shapes)
+            self._request = core.compile_model(network, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             raise LightTrackError(f"{graph}: OpenVINO cannot load it ({error})") from error
-        super().__init__(graph, _specs(model.inputs), _specs(model.outputs))
+        super().__init__(graph, _specs(network.inputs), _specs(network.outputs))
 
     def close(self) -> None:
         self._request = None
@@ -72,16 +75,16 @@ def _core() -> Any:
     return _openvino().Core()
 
 
-def _fixed_shapes(graph: Path, dimensions: Mapping[str, int]) -> dict[str, list[int]]:
+def _fixed_shapes(graph: Path, dimensions: Mapping[str, int], model: bytes | None) -> dict[str, list[int]]:
     """Every input's shape, read by ONNX Runtime because OpenVINO drops the names of free dimensions."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        inputs = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"]).get_inputs()
+        session = ort.InferenceSession(model or str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise LightTrackError(f"{graph}: cannot be read ({error})") from error
-    shapes = {node.name: [dimensions.get(size, size) for size in node.shape] for node in inputs}
+    shapes = {node.name: [dimensions.get(size, size) for size in node.shape] for node in session.get_inputs()}
     for name, shape in shapes.items():
         free = [size for size in shape if not isinstance(size, int)]
         if free:

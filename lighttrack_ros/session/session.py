@@ -107,6 +107,15 @@ class Session:
         self._state, self._seen = State.TRACKING, self._tracker.target
         return Report(self._state, clip_box(box, frame.width, frame.height), 1.0, whole=box)
 
+    def look_ahead(self, frame: Frame, other: Session) -> bool:
+        """Before the steps of two sessions on a frame, this one's and then the other's: see `Tracker.look_ahead`.
+
+        Raises:
+            LightTrackError: as `step`.
+        """
+        both_follow = State.IDLE not in (self._state, other._state)
+        return both_follow and self._tracker.look_ahead(frame, other._tracker)
+
     def step(self, frame: Frame, others: Mapping[Hashable, Box] = _NOBODY) -> Report:
         """Find the target on the next frame; without a target, an idle report.
 

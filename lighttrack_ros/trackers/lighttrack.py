@@ -18,8 +18,10 @@ from lighttrack_ros.models import LightTrackHyperParameters, Model
 from lighttrack_ros.runtime import WARM_UP_RUNS, Engine, load_engine
 from lighttrack_ros.runtime.engine import Array
 from lighttrack_ros.runtime.load import Backend
+from lighttrack_ros.runtime.pairs import load_pair_engine, pays_in_pairs
 from lighttrack_ros.trackers.base import Estimate, Sight, Tracker, check_box
 from lighttrack_ros.trackers.crop import SquareCropper
+from lighttrack_ros.trackers.pairs import Pairs
 
 _MARGIN = 0.325  # of the template's side: so much further than the target moved in the last frame a small crop reaches
 _LOOK = 2  # cells to each side of a target's centre that tell how it looks: half the template's
@@ -35,6 +37,7 @@ class LightTrackTracker(Tracker):
     Beyond the paper, where `near_size` is set: while the target moves little, a smaller crop is searched (that of
     `middle_size` where it moves more than that bears). The whole is searched in the same frame if the target is not
     plainly there; or, with `whole_interval`, once in so many frames, so that no frame takes much longer than others.
+    Two targets for which crops of one size are searched can share a run; see `look_ahead`.
 
     Args:
         model: one with `tracker: lighttrack`.
@@ -56,17 +59,27 @@ class LightTrackTracker(Tracker):
         self._searches = [_Search(engine, model.stride) for engine in (ordinary, small)]
         for search, engine in itertools.product(self._searches, smaller):
             search.smaller.append(_Search(engine, model.stride, search, self._parameters.near_shift))
+        self._pairs: Pairs | None = None
+        if isinstance(backend, str) and pays_in_pairs(self.backend, threads):
+            self._pairs = Pairs(
+                lambda side: load_pair_engine(model.search_graph, self.backend, threads, {"side": side}, spin),
+                model.search_sides,
+            )
         self._cropper = SquareCropper()
         self._slots = itertools.count()  # of all trackers on these engines
         self._slot = next(self._slots)
         self._target: _Target | None = None
+        self._template: dict[str, Array] = {}  # for runs with another target's
+        self._ahead: _Run | None = None
         self._looked: _Look | None = None
         self._warm_up()
 
     def another(self) -> LightTrackTracker:
         tracker = copy.copy(self)
         tracker._slot = next(self._slots)
-        tracker._target = tracker._looked = None
+        tracker._target = tracker._ahead = tracker._looked = None
+        if self._pairs is not None:
+            self._pairs.make()
         return tracker
 
     def init(self, frame: Frame, box: Box) -> None:
@@ -84,24 +97,49 @@ class LightTrackTracker(Tracker):
         template = self._template_engine.run({})
         for sized in (search, *search.smaller):
             sized.engine.hold(template, self._slot)
+        if self._pairs is not None:
+            self._template = {name: np.array(tensor) for name, tensor in template.items()}
         least = _least(width), _least(height)
         self._target = _Target(centre_x, centre_y, width, height, *least, fill, search, moved=0.0, since_whole=0)
-        self._looked = None
+        self._ahead = self._looked = None
+
+    def look_ahead(self, frame: Frame, other: Tracker) -> bool:
+        assert isinstance(other, LightTrackTracker)
+        pairs, both = self._pairs, (self, other)
+        if pairs is None:
+            return False
+        targets = [tracker._known_target() for tracker in both]
+        searches = [tracker._next_search(target) for tracker, target in zip(both, targets, strict=True)]
+        engine = pairs.engine(searches[0].side)
+        if engine is None or searches[0].engine is not searches[1].engine:
+            return False
+        for row, (tracker, target, search) in enumerate(zip(both, targets, searches, strict=True)):
+            self._cut(frame, target, search, engine.input_buffers["crop"][row])
+            for name, tensor in tracker._template.items():
+                engine.input_buffers[name][row] = tensor[0]
+        started = time.perf_counter()
+        try:
+            outputs = {name: np.asarray(tensor) for name, tensor in engine.run({}).items()}
+        except EngineError as error:
+            pairs.give_up(error)
+            return False
+        network = (started, time.perf_counter())
+        for row, (tracker, target, search) in enumerate(zip(both, targets, searches, strict=True)):
+            own = {name: array[row : row + 1] for name, array in outputs.items()}
+            tracker._ahead = _Run(frame, target, search, own, network if tracker is self else None)
+        return True
 
     def update(self, frame: Frame) -> Estimate:
         target = self._known_target()
-        context = context_side(target.width, target.height)
-        scale = self._template_size / context  # crop pixels per frame pixel
+        scale = self._scale(target)
         interval = self._parameters.whole_interval
-        search = target.search.reaching((target.moved + _MARGIN) * self._template_size)
-        if interval and target.since_whole + 1 >= interval:
-            search = target.search
-        look = self._look(frame, target, context, search)
+        search = self._next_search(target)
+        look = self._look(frame, target, search)
         started = look.started
         plain = look.found.highest >= self._near_score
         if not (plain or interval) and search is not target.search:
             search = target.search
-            look = self._look(frame, target, context, search)
+            look = self._look(frame, target, search)
             plain = look.found.highest >= self._near_score
         self._looked, found = look, look.found
         moved = max(abs(found.x), abs(found.y)) / self._template_size if plain else math.inf
@@ -165,20 +203,42 @@ class LightTrackTracker(Tracker):
         self._template_engine.close()
         for engine in self._search_engines:
             engine.close()
+        if self._pairs is not None:
+            self._pairs.close()
 
-    def _look(self, frame: Frame, target: _Target, context: float, search: _Search) -> _Look:
-        """Search one crop about where the target was."""
-        scale = self._template_size / context
-        side = max(1, round_half_away(context + (search.side - self._template_size) / scale))
+    def _next_search(self, target: _Target) -> _Search:
+        interval = self._parameters.whole_interval
+        if interval and target.since_whole + 1 >= interval:
+            return target.search
+        return target.search.reaching((target.moved + _MARGIN) * self._template_size)
+
+    def _scale(self, target: _Target) -> float:
+        """Crop pixels per frame pixel."""
+        return self._template_size / context_side(target.width, target.height)
+
+    def _cut(self, frame: Frame, target: _Target, search: _Search, out: Array) -> None:
+        """The crop about where the target was."""
+        context = context_side(target.width, target.height)
+        side = max(1, round_half_away(context + (search.side - self._template_size) / self._scale(target)))
         x0, y0 = _corner(target.centre_x, side), _corner(target.centre_y, side)
-        self._cropper.crop(frame, x0, y0, side, target.fill, search.engine.input_buffers["crop"])
+        self._cropper.crop(frame, x0, y0, side, target.fill, out)
+
+    def _run(self, frame: Frame, target: _Target, search: _Search) -> _Run:
+        self._cut(frame, target, search, search.engine.input_buffers["crop"])
         started = time.perf_counter()
-        outputs = search.engine.run({}, self._slot)
-        logits, distances = np.asarray(outputs["logits"]), np.asarray(outputs["distances"])
-        features = np.asarray(outputs["features"]) if "features" in outputs else None
-        ended = time.perf_counter()
+        outputs = {name: np.asarray(tensor) for name, tensor in search.engine.run({}, self._slot).items()}
+        return _Run(frame, target, search, outputs, (started, time.perf_counter()))
+
+    def _look(self, frame: Frame, target: _Target, search: _Search) -> _Look:
+        """Search one crop about where the target was."""
+        run, self._ahead = self._ahead, None
+        if run is None or run.frame is not frame or run.target is not target or run.search is not search:
+            run = self._run(frame, target, search)
+        scale = self._scale(target)
+        logits, distances, features = run.outputs["logits"], run.outputs["distances"], run.outputs.get("features")
         found = search.decode(logits, distances, target.width * scale, target.height * scale, self._parameters)
-        return _Look(search, target, scale, logits, distances, features, found, started, ended)
+        now = time.perf_counter()
+        return _Look(search, target, scale, logits, distances, features, found, *(run.network or (now, now)))
 
     def _known_target(self) -> _Target:
         if self._target is None:
@@ -221,6 +281,16 @@ class _Found(NamedTuple):
     highest: float  # the highest score of all cells
     penalty: float
     cell: int
+
+
+class _Run(NamedTuple):
+    """One search crop and what the network gave for it; the arrays are the engine's until its next run."""
+
+    frame: Frame
+    target: _Target  # round which the crop was cut
+    search: _Search
+    outputs: dict[str, Array]
+    network: tuple[float, float] | None  # see `Estimate`; None: the run counts as the other target's
 
 
 class _Look(NamedTuple):

@@ -47,6 +47,14 @@ def test_every_command_has_a_help_and_needs_neither_torch_nor_rclpy_for_it(name)
     assert f"usage: lighttrack {name}" in done.stdout
 
 
+@pytest.mark.parametrize("kind", sorted(commands.COMMANDS["bench"][0]))
+def test_every_benchmark_has_a_help(kind, capsys):
+    with pytest.raises(SystemExit) as end:
+        commands.main(["bench", kind, "--help"])
+    assert end.value.code == 0
+    assert f"usage: lighttrack bench {kind}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("command", "module", "extra"),
     [

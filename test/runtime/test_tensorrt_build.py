@@ -25,6 +25,7 @@ from lighttrack_ros.models import load_model
 from lighttrack_ros.runtime import build
 from lighttrack_ros.runtime.conversion import convert
 from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
+from lighttrack_ros.runtime.pairs import paired
 from lighttrack_ros.runtime.ranges import Ranges
 
 AMPERE, ADA = (8, 6), (8, 9)
@@ -51,6 +52,8 @@ def graphs_of(tmp_path_factory):
         if name == "lighttrack":
             model = load_model(NANO)
             searches = [(model.search_graph, {"side": side}) for side in model.search_sizes]
+            (folder / "pair.onnx").write_bytes(paired(model.search_graph))  # not used on TensorRT, as it was not measured
+            searches.append((folder / "pair.onnx", {"side": 160}))
             return [(model.template_graph, {"side": model.template_size}), *searches]
         if name == "mixformerv2":
             architecture = dataclasses.replace(mixformerv2.SMALL, depth=2)  # all blocks are alike
