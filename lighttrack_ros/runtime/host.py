@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -21,6 +23,12 @@ def usable_cores() -> int:
 def threads_of(threads: int) -> int:
     """CPU threads inside one run: 0 is half of the cores, at least one."""
     return threads or max(1, usable_cores() // 2)
+
+
+def give_back_memory() -> None:
+    """Return loading's memory to the system before the next engine fragments it; works with glibc only."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class HostEngine(ABC):

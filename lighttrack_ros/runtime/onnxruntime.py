@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +11,7 @@ import onnxruntime as ort
 
 from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.runtime.engine import Array, TensorSpec
-from lighttrack_ros.runtime.host import HostEngine
+from lighttrack_ros.runtime.host import HostEngine, give_back_memory
 
 _BRIEF = 50  # microseconds for which a thread waits busily: longer than between two operators of a run
 
@@ -51,7 +49,7 @@ class OnnxRuntimeEngine(HostEngine):
             self._session = ort.InferenceSession(model or str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise LightTrackError(f"{graph}: ONNX Runtime cannot load it ({error})") from error
-        _give_back_memory()
+        give_back_memory()
         self._binding = self._session.io_binding()
         inputs = {node.name: _spec(graph, node) for node in self._session.get_inputs()}
         outputs = {node.name: _spec(graph, node) for node in self._session.get_outputs()}
@@ -87,12 +85,6 @@ def _share_memory() -> None:
     """One arena for all sessions of the process: a tracker's engines run one after another, so they can share it."""
     cpu = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(cpu, None)
-
-
-def _give_back_memory() -> None:
-    """Return loading's memory to the system before the next engine fragments it; works with glibc only."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _spec(graph: Path, node: ort.NodeArg) -> TensorSpec:

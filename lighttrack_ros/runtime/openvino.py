@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.runtime.engine import Array, TensorSpec
-from lighttrack_ros.runtime.host import HostEngine
+from lighttrack_ros.runtime.host import HostEngine, give_back_memory
 
 
 class OpenVinoEngine(HostEngine):
@@ -43,6 +43,7 @@ class OpenVinoEngine(HostEngine):
             self._request = core.compile_model(network, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             raise LightTrackError(f"{graph}: OpenVINO cannot load it ({error})") from error
+        give_back_memory()
         super().__init__(graph, _specs(network.inputs), _specs(network.outputs))
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ class LightTrackTracker(Tracker):
         if isinstance(backend, str) and pays_in_pairs(self.backend, threads):
             self._pairs = Pairs(
                 lambda side: load_pair_engine(model.search_graph, self.backend, threads, {"side": side}, spin),
-                model.search_sides,
+                [engine.inputs["crop"].shape[0] for engine in smaller or self._search_engines],  # searched the most
             )
         self._cropper = SquareCropper()
         self._slots = itertools.count()  # of all trackers on these engines

@@ -66,7 +66,7 @@ def test_two_at_once_find_what_each_finds_alone(both, clip):
     alone, _ = follow(*both, frames[1:], look_ahead=False)
     start(*both, clip)
     together, shared = follow(*both, frames[1:], look_ahead=True)
-    assert shared > FRAMES // 2  # not where one of them needs another size of crop
+    assert shared > 10  # not where one of them needs another size of crop
     np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-2)
     assert np.abs(np.diff(alone[::2, 0])).max() > 1  # it moved
 
