@@ -460,8 +460,11 @@ class TrackingLoop:
 
     def _find_partner(self, target: Target, frame: Frame, number: int) -> Target | None:
         """Another that is due on this image, for which the network now ran as well; see `Session.look_ahead`."""
-        due = (other for other in self._targets.values()
-               if other is not target and other.done < number and not other.catch_up_until and other.size == target.size)
+        due = (
+            other
+            for other in self._targets.values()
+            if other is not target and other.done < number and not other.catch_up_until and other.size == target.size
+        )
         for other in sorted(due, key=lambda other: other.served):
             if target.session.look_ahead(frame, other.session):
                 return other

@@ -15,13 +15,16 @@ class Usage(NamedTuple):
 
     cpu_seconds: float  # since it was started
     resident_bytes: int
+    shared_bytes: int  # of those, what is shared with other processes: the middleware's segments
 
 
 def usage_of(pid: int) -> Usage:
     """Raises OSError when there is no such process."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    shared = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("RssShmem:")), 0)
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rsplit(")", 1)[1].split()
     user, system, resident = int(fields[11]), int(fields[12]), int(fields[21])
-    return Usage((user + system) * _TICK, resident * _PAGE)
+    return Usage((user + system) * _TICK, resident * _PAGE, 1024 * shared)
 
 
 def busy_seconds() -> float:

@@ -62,7 +62,7 @@ def paired(graph: Path) -> bytes:
     transpose = nodes.get("crop")
     unsqueeze = nodes.get(transpose.output[0]) if transpose is not None else None
     if transpose is None or unsqueeze is None or (transpose.op_type, unsqueeze.op_type) != ("Transpose", "Unsqueeze"):
-        raise LightTrackError(f"{graph}: its crop is not transposed and unsqueezed first, as in an exported search graph")
+        raise LightTrackError(f"{graph}: its crop is not transposed and unsqueezed first, as the exporter makes it")
     del transpose.attribute[:]
     transpose.attribute.append(onnx.helper.make_attribute("perm", [0, 3, 1, 2]))
     transpose.output[0] = unsqueeze.output[0]

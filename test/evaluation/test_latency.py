@@ -99,13 +99,16 @@ def test_growth_shows():
 def test_usage_is_that_of_the_process_and_the_others_are_seen_too():
     busy = busy_seconds()
     work = (
-        "import time; block = bytearray(b'1') * (100 << 20)\nwhile time.process_time() < 0.5: pass\nprint(1); input()"
+        "import mmap, time; block = bytearray(b'1') * (100 << 20)\n"
+        "shared = mmap.mmap(-1, 20 << 20)\nshared.write(bytes(20 << 20))\n"
+        "while time.process_time() < 0.5: pass\nprint(1); input()"
     )
     with subprocess.Popen([sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         usage = usage_of(process.pid)
         process.communicate(b"\n")
     assert 100 << 20 < usage.resident_bytes < 200 << 20
+    assert 20 << 20 <= usage.shared_bytes < 30 << 20
     assert 0.45 < usage.cpu_seconds < 5
     assert busy_seconds() - busy > 0.4
     with pytest.raises(OSError, match="No such"):

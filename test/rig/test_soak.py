@@ -17,9 +17,9 @@ def test_nothing_grows_and_every_box_is_taken(tmp_path, capsys):
     assert path.exists(), shown.err
     document = json.loads(path.read_text())
     assert document["faults"] == [], shown.out
-    assert len(document["windows"]) == 3
-    assert sum(window["answered"] for window in document["windows"]) > 10
-    assert document["boxes_answered"] == document["boxes"] > 5
+    assert 1 <= len(document["windows"]) <= 3  # fewer where an act outlasts one
+    assert sum(window["sent"] for window in document["windows"]) > 0
+    assert document["boxes_answered"] == document["boxes"] >= 8  # every act was played once
     assert int(document["counts"]["bad_images"]) >= 5
     assert all(window["memory_mb"] > 50 and window["threads"] > 3 for window in document["windows"])
 

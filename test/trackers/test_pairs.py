@@ -1,4 +1,4 @@
-"""Two targets in one run of the network: the same boxes as one after the other, and what becomes of it when it fails."""
+"""Two targets in one run of the network: the same boxes as one after the other; what a failure comes to."""
 
 from itertools import islice, pairwise
 from pathlib import Path
