@@ -69,5 +69,6 @@ class Pairs:
                     for output in engine.run({}).values():
                         np.asarray(output)
                 self._engines[side] = engine
+            _logger.info("two targets share a run of the network from now on, where both are searched at one size")
         except LightTrackError as error:
             self.give_up(error)

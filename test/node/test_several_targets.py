@@ -105,6 +105,24 @@ def test_targets_are_added_followed_retargeted_and_removed_one_by_one(tracker, c
     assert tracker.targets[-1].target_id == ""  # idle, and still one message an image
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_targets_that_share_runs_of_the_network_are_followed_all_the_same(start, clip, backend):
+    """Over DDS, as a robot with several cores does it; that the boxes are equal: test/trackers/test_pairs.py."""
+    pytest.importorskip("onnx")
+    pytest.importorskip(backend)
+    tracker = start(reliability="reliable", backend=backend, threads=2)
+    tracker.wait_until_connected()
+    add(tracker, clip, 0, patch=clip.boxes[0])
+    add(tracker, clip, 1, still=STILL, again=STILL)
+    tracker.wait_for(lambda: lines(tracker, "two targets share a run of the network from now on"), "the engines")
+    for index in range(2, 12):
+        targets = all_on(tracker, clip, index)
+        assert set(targets) == {"patch", "still", "again"}
+        assert intersection_over_union(box_of(targets["patch"]), clip.boxes[index]) > 0.5
+        assert intersection_over_union(box_of(targets["again"]), STILL) > 0.5
+    assert tracker.counts()["internal_errors"] == tracker.counts()["tracker_errors"] == "0"
+
+
 def test_the_seventeenth_is_refused_aloud_and_a_place_is_free_again_after_removal(tracker, clip):
     boxes = {f"t{index}": Box(10.0 + 18 * index, 10.0 + 12 * index, 24.0, 24.0) for index in range(16)}
     stamp = clip.fresh_stamp()
