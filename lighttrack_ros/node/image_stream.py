@@ -177,14 +177,14 @@ class ImageStream:
                 for event in events:
                     event.add_to_wait_set(wait_set)
                 wait_set.wait(_WAIT if self.takes_all else 0)
-                image_is_there = bool(wait_set.get_ready_entities("subscription"))
                 for event in events:
                     if event.is_ready(wait_set) and (data := event.take_data()):
                         event.callback(data)
-                if image_is_there:
-                    taken = subscription.handle.take_message(subscription.msg_type, True)
-                    if taken is not None and not self._stopping:
-                        self._on_image(taken[0])
+                # Also where no image is said to be there: Fast DDS may signal one that was taken already, and does so
+                # until somebody tries to take it. Waiting would be a busy loop.
+                taken = subscription.handle.take_message(subscription.msg_type, True)
+                if taken is not None and not self._stopping:
+                    self._on_image(taken[0])
                 if self._matched:
                     self._matched = False
                     return

@@ -6,13 +6,18 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 
-from node_harness import NodeProcess, node_command, wait_for  # noqa: E402
+from node_harness import NodeProcess, image_message, node_command, wait_for  # noqa: E402
+from rclpy.impl.implementation_singleton import rclpy_implementation  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+
+from lighttrack_ros.node import image_stream  # noqa: E402
 
 
 def test_reliability_follows_the_publishers(start, clip, world):
@@ -34,6 +39,28 @@ def test_reliability_follows_the_publishers(start, clip, world):
     tracker.start_on(clip, target_id="after three subscriptions")
     for image in clip.images[1:6]:
         assert tracker.track(image, clip.fresh_stamp()).frames_dropped == 0
+
+
+def test_an_image_of_which_the_wait_does_not_tell_is_taken(world, clip, monkeypatch):
+    """Fast DDS goes on to wake who leaves it: a busy loop, until the camera's next image or for ever."""
+
+    class Silent(rclpy_implementation.WaitSet):
+        def get_ready_entities(self, kind):
+            return []
+
+    real = SimpleNamespace(**{**vars(rclpy_implementation), "WaitSet": Silent})
+    monkeypatch.setattr(image_stream, "rclpy_implementation", real)
+    taken = []
+    stream = image_stream.ImageStream(world.node, Image, "silent/image", "reliable", taken.append, lambda _: None)
+    stream.start()
+    camera = world.node.create_publisher(Image, "silent/image", 1)
+    try:
+        wait_for(camera.get_subscription_count, "the stream")
+        camera.publish(image_message(clip.images[0]))
+        wait_for(lambda: taken, "the image")
+    finally:
+        stream.stop()
+        world.node.destroy_publisher(camera)
 
 
 def test_qos_overrides(world, start, tmp_path):
