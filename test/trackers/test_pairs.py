@@ -13,11 +13,14 @@ from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media.scene import Scene
 from lighttrack_ros.models import load_model
 from lighttrack_ros.runtime.pairs import paired
+from lighttrack_ros.session import Session, State
 from lighttrack_ros.trackers import create_tracker
 
 NANO = Path(__file__).resolve().parents[2] / "engines/lighttrack_nano"
 STILL = Box(100.0, 90.0, 50.0, 40.0)  # a piece of the ground
 FRAMES = 40
+# OpenVINO calculates in bfloat16 where it can, and may round otherwise for two crops than for one: pixels, and more.
+CLOSE = {"onnxruntime": {"rtol": 1e-3, "atol": 1e-2}, "openvino": {"rtol": 0.05, "atol": 3.0}}
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +64,13 @@ def follow(first, second, frames, look_ahead):
     return np.array(seen), shared
 
 
-def test_two_at_once_find_what_each_finds_alone(both, clip):
+def test_two_at_once_find_what_each_finds_alone(both, clip, backend):
     frames, _ = clip
     alone, _ = follow(*both, frames[1:], look_ahead=False)
     start(*both, clip)
     together, shared = follow(*both, frames[1:], look_ahead=True)
     assert shared > 10  # not where one of them needs another size of crop
-    np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(together, alone, **CLOSE[backend])
     assert np.abs(np.diff(alone[::2, 0])).max() > 1  # it moved
 
 
@@ -78,7 +81,7 @@ def test_what_was_seen_ahead_counts_for_that_frame_and_place_only(both, clip):
     start(first, second, clip)
     assert first.look_ahead(frames[1], second)
     got, _ = follow(first, second, frames[2:3], look_ahead=False)
-    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(got, expected)  # no pair: the very same
     found = []
     for ahead in (False, True):
         start(first, second, clip)
@@ -143,3 +146,30 @@ def test_a_graph_of_another_make_is_refused_by_name(tmp_path):
     onnx.save(model, tmp_path / "search.onnx")
     with pytest.raises(LightTrackError, match=r"search\.onnx: its crop is not transposed and unsqueezed first"):
         paired(tmp_path / "search.onnx")
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime"])
+def test_sessions_say_the_same_through_a_loss(both, clip):
+    """A lost target has a second look in the same step, between the shared run and the other's use of it."""
+    frames, box = clip
+    grey = from_bgr(np.full((480, 640, 3), 90, np.uint8))
+    film = [*frames[1:10], *[grey] * 8, *frames[10:]]
+    first = Session.of(both[0], load_model(NANO))
+    second = first.another()
+    first._tracker._pairs.wait()
+    said = []
+    for ahead in (False, True):
+        first.start(frames[0], box)
+        second.start(frames[0], STILL)
+        shared, reports = 0, []
+        for frame in film:
+            shared += ahead and first.look_ahead(frame, second)
+            reports += [first.step(frame), second.step(frame)]
+        said.append(reports)
+    alone, together = said
+    assert shared > 10
+    assert State.LOST in {report.state for report in alone}
+    assert [report.state for report in together] == [report.state for report in alone]
+    np.testing.assert_allclose([r.box for r in together], [r.box for r in alone], **CLOSE["onnxruntime"])
+    np.testing.assert_allclose([r.confidence for r in together], [r.confidence for r in alone], atol=1e-3)
+    assert not first.look_ahead(frames[0], first.another())  # which has no target
