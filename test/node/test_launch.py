@@ -76,7 +76,8 @@ def generate_launch_description():
         GroupAction([
             SetParametersFromFile(f"{place}/parent.yaml"),
             include("tracker.launch.py", namespace="/launched", image_topic="/launched/image", model=model,
-                    params_file=f"{place}/own.yaml", reliability="reliable", respawn="true"),
+                    params_file=f"{place}/own.yaml", reliability="reliable", respawn="true", viewer="true",
+                    viewer_port="0"),
         ]),
         GroupAction([include("camera_environment.launch.py"), environment("camera")]),
         environment("after"),
@@ -85,7 +86,8 @@ def generate_launch_description():
 
 
 def test_launched_by_a_parent_it_tracks_and_comes_back_when_killed(launch, world, model, clip, tmp_path, monkeypatch):
-    """Parameters from four places, each where it should count; environments; kill -9."""
+    """Parameters from four places, each where it should count; the viewer's page; environments; kill -9."""
+    pytest.importorskip("tornado", reason="needs tornado (pip install 'lighttrack_ros[viewer]')")
     if shutil.which("ros2") is None:
         pytest.skip("needs the command ros2")
     for name in transport_environment({}):
@@ -100,6 +102,7 @@ def test_launched_by_a_parent_it_tracks_and_comes_back_when_killed(launch, world
     tracker = Tracker(world, "launched", process)
     try:
         tracker.wait_until_connected()
+        process.wait_for_output("page: http://127.0.0.1:")
         names = ["buffer_seconds", "buffer_megabytes", "reliability", "threads", "spin"]
         seconds, megabytes, reliability, threads, spin = tracker.get_parameters(names)
         assert (seconds.double_value, megabytes.integer_value) == (2.5, 12)
