@@ -2,6 +2,7 @@
 
 An image is gone through target by target while it is the newest. When a newer one is there, that one is next, and the
 targets that had no turn on the image before come first. So no target starves: each is at most a round of turns behind.
+Only a target whose run of the network another one's has shared goes before (`TrackingLoop._turn_of_partner`).
 A target that was given on an old image catches up with the present in turns of its own.
 """
 
