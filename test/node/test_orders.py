@@ -170,8 +170,8 @@ def test_a_camera_that_falls_silent_and_one_that_never_was(tracker, start, clip,
     assert "(1 publishers" in lines(tracker, "no images: ")[-1]
     lonely = start()
     world.node.destroy_publisher(lonely.camera)
-    lonely.process.wait_for_output("no images: no images on ")
-    assert f"images are published on {topic}" in lines(lonely, "(0 publishers")[-1]
+    lonely.process.wait_for_output(f"images are published on {topic}")  # the first warning may come before discovery
+    assert "(0 publishers" in lines(lonely, f"images are published on {topic}")[-1]
 
 
 def test_whoever_looks_at_annotated_gets_the_cameras_rate(start, clip, world):
