@@ -385,12 +385,9 @@ class _Run:
         window, place = self._windows[-1], Path(f"/proc/{self._node.pid}")
         usage = usage_of(self._node.pid)
         window.shared = usage.shared_bytes
-        for name, value in (
-            ("memory", usage.resident_bytes - usage.shared_bytes),
-            ("descriptors", len(list((place / "fd").iterdir()))),
-            ("threads", len(list((place / "task").iterdir()))),
-        ):
-            setattr(window, name, min(getattr(window, name) or value, value))
+        window.memory = _least(window.memory, usage.resident_bytes - usage.shared_bytes)
+        window.descriptors = _least(window.descriptors, len(list((place / "fd").iterdir())))
+        window.threads = _least(window.threads, len(list((place / "task").iterdir())))
 
     def _on_target(self, stamp: int, message: Any, arrival: int) -> None:
         window = self._sent.pop(stamp, None)
@@ -405,6 +402,11 @@ class _Run:
         for status in message.status:
             if status.name == f"{self._namespace[1:]}/tracker: tracking":
                 self._counts = {item.key: item.value for item in status.values}
+
+
+def _least(before: int, value: int) -> int:
+    """0: there was none before."""
+    return min(before, value) if before else value
 
 
 def _line(number: int, window: Window) -> str:

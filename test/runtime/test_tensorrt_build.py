@@ -52,9 +52,8 @@ def graphs_of(tmp_path_factory):
         if name == "lighttrack":
             model = load_model(NANO)
             searches = [(model.search_graph, {"side": side}) for side in model.search_sizes]
-            (folder / "pair.onnx").write_bytes(
-                paired(model.search_graph)
-            )  # not used on TensorRT, as it was not measured
+            # Not used on TensorRT, as it was never measured there.
+            (folder / "pair.onnx").write_bytes(paired(model.search_graph))
             searches.append((folder / "pair.onnx", {"side": 160}))
             return [(model.template_graph, {"side": model.template_size}), *searches]
         if name == "mixformerv2":
