@@ -3,6 +3,7 @@
 #   make view [VIDEO=clip.mp4|FOLDER|0]   a page on which you point at a target
 #   make test [ARGS="-k node"]
 #   make lint       ruff, mypy, and the arrows between rooms
+#   make docs       the tables of docs/node.md, from the node's code
 #   make clean      remove .venv and everything built
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +11,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requi
 SOURCES := $(shell find lighttrack_ros msg srv launch config cmake scripts engines/lighttrack_nano -type f \
              -not -name '*.pyc' 2>/dev/null) CMakeLists.txt package.xml setup.py pyproject.toml
 
-.PHONY: demo view test lint clean
+.PHONY: demo view test lint docs clean
 
 demo: .venv/installed
 	$(BIN)/lighttrack demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(BOX),--box "$(BOX)")
@@ -26,6 +27,9 @@ lint: .venv/installed-for-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
+
+docs: .venv/installed
+	PYTHONPATH=. $(BIN)/python scripts/node_docs.py
 
 clean:
 	rm -rf .venv build install log dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

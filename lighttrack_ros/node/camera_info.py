@@ -6,29 +6,28 @@ from collections import OrderedDict
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
 from lighttrack_ros.camera_model import CameraModel, camera_model
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.node.image_stream import NotOfTheExecutor
+from lighttrack_ros.node.interface import CAMERA_INFO
 from lighttrack_ros.node.messages import read_header
 
 RECTIFICATIONS = AUTO, RAW, RECTIFIED = "auto", "raw", "rectified"
 
-_KEPT = 10  # messages
 _STAMP = slice(4, 12)  # bytes of a serialised message
 _COMPRESSED = "/compressed"
 
 
 def camera_info_topic(node: Node, image_topic: str) -> str:
     """The full name: camera_info beside the image, as image_transport has it, or what `camera_info` is remapped to."""
-    remapped = node.resolve_topic_name("camera_info")
-    if remapped != node.resolve_topic_name("camera_info", only_expand=True):
+    remapped = node.resolve_topic_name(CAMERA_INFO.name)
+    if remapped != node.resolve_topic_name(CAMERA_INFO.name, only_expand=True):
         return remapped
     folder = image_topic.removesuffix(_COMPRESSED).rpartition("/")[0]
-    return node.resolve_topic_name(f"{folder}/camera_info")
+    return node.resolve_topic_name(f"{folder}/{CAMERA_INFO.name}")
 
 
 def takes_rectified(choice: str, image_topic: str) -> bool:
@@ -54,11 +53,10 @@ class CameraInfoSource:
         self._newest = 0  # its stamp
         self._read: tuple[bytes, CameraModel | LightTrackError] | None = None
         self._subscription: Any = node.create_subscription(
-            CameraInfo,
+            CAMERA_INFO.kind,
             topic,
             lambda _: None,
-            # Best effort goes with every camera.
-            QoSProfile(depth=_KEPT, reliability=ReliabilityPolicy.BEST_EFFORT),
+            CAMERA_INFO.qos,
             callback_group=NotOfTheExecutor(),
             raw=True,
         )
@@ -100,7 +98,7 @@ class CameraInfoSource:
                     continue  # no message
                 self._kept[self._newest] = taken[0][: _STAMP.start] + bytes(8) + taken[0][_STAMP.stop :]
                 self._kept.move_to_end(self._newest)
-                if len(self._kept) > _KEPT:
+                if len(self._kept) > CAMERA_INFO.depth:
                     self._kept.popitem(last=False)
 
     def _read_model(self, data: bytes) -> CameraModel | LightTrackError:

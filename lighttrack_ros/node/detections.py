@@ -14,8 +14,8 @@ from rclpy.node import Node
 
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.msg import TrackedTarget, TrackedTargets
+from lighttrack_ros.node.interface import INIT_DETECTION, INIT_DETECTIONS, SEEN_DETECTIONS, subscribe
 from lighttrack_ros.node.messages import to_nanoseconds
-from lighttrack_ros.session import MOST_TARGETS
 
 try:
     from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
@@ -54,10 +54,10 @@ class DetectionTopics:
         self._others: list[Any] = []
         if INSTALLED:
             self.orders = [
-                node.create_subscription(Detection2D, "init_detection", self._on_order, MOST_TARGETS),
-                node.create_subscription(Detection2DArray, "init_detections", self._on_orders, 1),
+                subscribe(node, INIT_DETECTION, self._on_order),
+                subscribe(node, INIT_DETECTIONS, self._on_orders),
             ]
-            self._others = [node.create_subscription(Detection2DArray, "detections", self._on_detections, 1)]
+            self._others = [subscribe(node, SEEN_DETECTIONS, self._on_detections)]
 
     def close(self) -> None:
         """Unsubscribe from what is no order."""
@@ -81,11 +81,6 @@ class DetectionTopics:
             self._complain(f"{tuple(bad)}: expected finite numbers, width and height at least 1 pixel")
         if good:
             self._suggest(good)
-
-
-def create_detections_publisher(create: Callable[[Any, str, int], Any]) -> Any:
-    """Of `detections_of`, by type, name and depth; None where vision_msgs is not installed."""
-    return create(Detection2DArray, "~/detections", 10) if INSTALLED else None
 
 
 def box_of(detection: Any) -> Box:

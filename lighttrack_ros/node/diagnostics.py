@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -15,28 +16,80 @@ CREDIBLE = 60.0  # seconds: an image that seems older has a stamp of another clo
 UNKNOWN = "unknown"
 WINDOW = 10.0  # seconds over which rates and percentiles are taken
 
-COUNTS = (
-    "images_received",
-    "images_decoded",
-    "images_processed",
-    "images_dropped",
-    "targets_lost",
-    "targets_found",
-)
+COUNTS = {
+    "images_received": "images that arrived",
+    "images_decoded": "images that were decoded",
+    "images_processed": "images that something was published of",
+    "images_dropped": "images that were skipped, as a newer one was there",
+    "targets_lost": "how often a target became lost",
+    "targets_found": "how often a lost target was found again",
+}
+
+
+class Problem(NamedTuple):
+    """A kind of them: how its line in the log begins, and what is counted."""
+
+    words: str
+    what: str
+
+
 PROBLEMS = {
-    "bad_images": "image not used",
-    "images_lost": "images lost",
-    "flat_images": "picture",
-    "strange_stream": "camera",
-    "silent_camera": "no images",
-    "bad_boxes": "init box not used",
-    "stamps_gone": "init box",
-    "no_bearings": "no bearing",
-    "bad_detections": "detection not used",
-    "incompatible_publishers": "camera",
-    "messages_lost": "message not sent",
-    "tracker_errors": "tracker",
-    "internal_errors": "internal error",
+    "bad_images": Problem(
+        "image not used", "images that could not be used: not readable, or a single one of another size than a target's"
+    ),
+    "images_lost": Problem(
+        "images lost",
+        "images that the camera sent and that never arrived, told by the gaps between the stamps of the others",
+    ),
+    "flat_images": Problem("picture", "targets that began on an image of hardly any grey levels"),
+    "strange_stream": Problem("camera", "messages of the diagnostics that found the stream strange (below)"),
+    "silent_camera": Problem("no images", "messages of the diagnostics that found no image to have come for 3 s"),
+    "bad_boxes": Problem("init box not used", "boxes that were refused"),
+    "stamps_gone": Problem("init box", "boxes that were taken on another image than the one they were drawn on"),
+    "no_bearings": Problem("no bearing", "directions that were not known although somebody listens to `~/bearing`"),
+    "bad_detections": Problem("detection not used", "messages on `detections` with a box that cannot be"),
+    "incompatible_publishers": Problem("camera", "publishers of images whose QoS does not go with the node's"),
+    "messages_lost": Problem("message not sent", "messages of the node's own that the middleware did not take"),
+    "tracker_errors": Problem(
+        "tracker", "how often the tracker failed, and messages of the diagnostics that found it hanging"
+    ),
+    "internal_errors": Problem("internal error", "errors in the node itself: please report them"),
+}
+
+_LATENCY = "of the time from an image's stamp to its target's publication, over the last 10 s of images with a target"
+_LATENCY += "; `unknown` when the stamps are not of this clock (a replayed bag)"
+_PROCESSING = "of the part of it that the tracking thread takes"
+
+# What the status holds, for docs/node.md (`make docs`).
+VALUES = {
+    "state": "the state that all targets are in; else how many are in which: `2 tracking, 1 lost`",
+    "targets": "how many there are",
+    "enabled": "whether images are worked on (`~/enable`)",
+    "model": "the name of the one that is loaded, or else the parameter",
+    "backend": "what runs its networks, or else the parameter",
+    "image_transport": "the parameter",
+    "reliability": "what is asked of the camera now; while the node is not active, the parameter",
+    "images_received_hz": "images a second that arrived, over the last 10 s",
+    "images_processed_hz": "the same of `images_processed`",
+    "latency_p50_ms": f"median {_LATENCY}",
+    "latency_p95_ms": "95th percentile of the same",
+    "latency_p99_ms": "99th percentile of the same",
+    "processing_p50_ms": f"median {_PROCESSING}",
+    "processing_p95_ms": "95th percentile of the same",
+    "processing_p99_ms": "99th percentile of the same",
+    **COUNTS,
+    **{kind: problem.what for kind, problem in PROBLEMS.items()},
+    "stopped_at_exit_N": "images on which the network stopped at that exit; of networks with exits",
+    "image_topic": "its full name; this and the next three while the node is active",
+    "publishers": "how many it has",
+    "kept_images": "images that the buffer holds",
+    "kept_bytes": "their size",
+    "target 'NAME' state": "of each target by its id; the next five likewise, since it began",
+    "target 'NAME' confidence": "0 to 1",
+    "target 'NAME' images_processed": "images on which it was updated",
+    "target 'NAME' images_dropped": "images that were skipped for it",
+    "target 'NAME' lost": "how often it became lost",
+    "target 'NAME' found": "how often it was found again",
 }
 
 
@@ -82,7 +135,7 @@ class Health:
             self._logged[kind] = now
             silent = self._silent.pop(kind, 0)
         more = f" ({silent} more like this since the last such line)" if silent else ""
-        self._warn(f"{PROBLEMS[kind]}: {message}{more}")
+        self._warn(f"{PROBLEMS[kind].words}: {message}{more}")
 
     def latency(self, since_stamp: float, processing: float) -> None:
         """Seconds from an image's stamp to its target's publication, and those of them that the loop took."""

@@ -26,6 +26,7 @@ except ImportError:  # Humble
 
 AUTO, RELIABLE, BEST_EFFORT = "auto", "reliable", "best_effort"
 
+DEPTH = 1  # of the queue: the newest image only
 _WAIT = 10**9  # nanoseconds after which the thread looks whether ROS is still there, and what the publishers offer
 _NAP = 2 * 10**8  # nanoseconds between two looks at the newest image, while not all are wanted
 _LOOK = 1.0  # seconds between two looks at what the publishers offer, where no event tells of them
@@ -33,7 +34,7 @@ _CERTAIN = 1.0  # seconds for which images are taken once they are wanted, befor
 
 
 class ImageStream:
-    """One subscription of depth 1; every image that arrives is handed on, serialised, from the stream's thread.
+    """One subscription; every image that arrives is handed on, serialised, from the stream's thread.
 
     In best effort most raw images of an ordinary publisher are lost; a best effort publisher, asked to be reliable,
     sends none. So "auto" asks for what the publishers offer, and subscribes anew when that changes.
@@ -121,7 +122,7 @@ class ImageStream:
                 self._message_type,
                 self._name,
                 lambda _: None,
-                QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
+                QoSProfile(depth=DEPTH, history=HistoryPolicy.KEEP_LAST, reliability=reliability),
                 callback_group=NotOfTheExecutor(),
                 event_callbacks=SubscriptionEventCallbacks(**callbacks),
                 qos_overriding_options=QoSOverridingOptions([QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]),

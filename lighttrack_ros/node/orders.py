@@ -16,9 +16,9 @@ from lighttrack_ros.node.deferred_service import Answer, create_deferred_service
 from lighttrack_ros.node.detections import DetectionTopics
 from lighttrack_ros.node.diagnostics import Health
 from lighttrack_ros.node.init_boxes import Start
+from lighttrack_ros.node.interface import ENABLE, INIT_BOX, INIT_ROI, REMOVE, RESET, TRACK, subscribe
 from lighttrack_ros.node.messages import to_nanoseconds, to_time
 from lighttrack_ros.node.tracking_loop import TrackingLoop
-from lighttrack_ros.session import MOST_TARGETS
 from lighttrack_ros.srv import RemoveTarget, TrackTarget
 
 _LONGEST_ID = 256  # characters
@@ -38,10 +38,10 @@ class Orders:
         self._subscriptions: list[Any] = []
         self._detections: DetectionTopics | None = None
         self.enabled = True
-        node.create_service(Trigger, "~/reset", self._on_reset)
-        node.create_service(RemoveTarget, "~/remove", self._on_remove)
-        node.create_service(SetBool, "~/enable", self._on_enable)
-        self._track_service = create_deferred_service(node, TrackTarget, "~/track", self._on_track)
+        node.create_service(RESET.kind, RESET.name, self._on_reset)
+        node.create_service(REMOVE.kind, REMOVE.name, self._on_remove)
+        node.create_service(ENABLE.kind, ENABLE.name, self._on_enable)
+        self._track_service = create_deferred_service(node, TRACK.kind, TRACK.name, self._on_track)
 
     def begin(self, loop: TrackingLoop, wake: Callable[[], object]) -> str:
         """Take boxes; returns where from, in words.
@@ -52,9 +52,8 @@ class Orders:
         self._wake = wake
         self._loop = loop
         self._subscriptions = [
-            # Boxes for all targets may come at once.
-            self._node.create_subscription(InitBox, "init_box", self._on_init_box, MOST_TARGETS),
-            self._node.create_subscription(RegionOfInterest, "init_roi", self._on_init_roi, 1),
+            subscribe(self._node, INIT_BOX, self._on_init_box),
+            subscribe(self._node, INIT_ROI, self._on_init_roi),
         ]
         self._detections = DetectionTopics(
             self._node, self._track, loop.suggest, lambda words: self._health.problem("bad_detections", words)

@@ -20,6 +20,7 @@ from rclpy.validate_topic_name import validate_topic_name
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.image import parse_intensity_range
 from lighttrack_ros.models import DEFAULT_MODEL
+from lighttrack_ros.node.interface import IMAGE
 from lighttrack_ros.node.scheduling import ALL_CPUS
 from lighttrack_ros.runtime import BACKENDS
 
@@ -51,27 +52,28 @@ class Parameters:
     )
     threads: int = _parameter(
         0,
-        "CPU threads inside one run of a network; 0: as many as a short measurement finds best, at most half of the "
-        "cores.",
+        "CPU threads inside one run of a network; 0: as many as a short measurement at configure finds best, at most "
+        "half of the cores; kept in `~/.cache/lighttrack_ros/threads` by machine and model.",
         UNCONFIGURED,
         low=0,
         high=64,
     )
     spin: bool = _parameter(
         False,
-        "Let ONNX Runtime's threads wait busily between images: less latency on an idle machine, more on a busy one.",
+        "Let ONNX Runtime's threads wait busily between images too: less latency on an idle machine, more on a busy "
+        "one.",
         UNCONFIGURED,
     )
     nice: int = _parameter(
-        0, "Nice value of the node's threads; less than 0 needs permission.", UNCONFIGURED, low=-20, high=19
+        0, "Nice value of all the node's threads; less than 0 needs permission.", UNCONFIGURED, low=-20, high=19
     )
     fifo_priority: int = _parameter(
-        0, "SCHED_FIFO priority of the node's threads, needs permission; 0: off.", UNCONFIGURED, low=0, high=99
+        0, "SCHED_FIFO priority of all the node's threads, needs permission; 0: off.", UNCONFIGURED, low=0, high=99
     )
-    cpus: str = _parameter(ALL_CPUS, "CPUs that the node's threads may run on, e.g. 2,3; or all.", UNCONFIGURED)
+    cpus: str = _parameter(ALL_CPUS, "CPUs that the node's threads may run on, e.g. `2,3`; or all.", UNCONFIGURED)
     image_topic: str = _parameter(
-        "image",
-        "Topic of the camera's images; `image` may be remapped, as a launch file does.",
+        IMAGE.name,
+        "Topic of the camera's images; `image` may be led elsewhere by a remapping or the launch file's argument.",
         UNCONFIGURED,
     )
     image_transport: str = _parameter(
@@ -82,20 +84,21 @@ class Parameters:
     )
     reliability: str = _parameter(
         "auto",
-        "Reliability asked of the camera: auto what its publishers offer; reliable goes with reliable ones only.",
+        "Reliability asked of the camera: auto what its publishers offer, subscribed anew when that changes; "
+        "best_effort goes with every camera, reliable with reliable ones only.",
         UNCONFIGURED,
         among=("auto", "best_effort", "reliable"),
     )
     rectification: str = _parameter(
         "auto",
-        "For bearings: raw images are as the lens gives them (camera_info's K and D), rectified ones follow P; auto "
-        "goes by the topic's name.",
+        "What the images are, for bearings: raw, as the lens gives them (camera_info's K and D), or rectified (its P); "
+        "auto: rectified if the topic's last name has `rect` in it.",
         UNCONFIGURED,
         among=("auto", "raw", "rectified"),
     )
     intensity_range: str = _parameter(
         "auto",
-        "Values of more than 8 bits that become black and white: LOW,HIGH, or auto, what the image holds.",
+        "Values of more than 8 bits that become black and white: `LOW,HIGH`, or auto, what the image holds.",
         UNCONFIGURED,
     )
     autostart: bool = _parameter(True, "Configure and activate without being told to.", AT_START)
@@ -125,7 +128,7 @@ def declare(node: Node) -> Parameters:
             InvalidParameterValueException,
             ParameterUninitializedException,
         ) as error:
-            raise LightTrackError(f"parameter {field.name}: expected {_expected(field)} ({error})") from error
+            raise LightTrackError(f"parameter {field.name}: expected {expected(field)} ({error})") from error
         _check(field, values[field.name])
     return Parameters(**values)
 
@@ -153,11 +156,20 @@ def result(error: LightTrackError | None = None) -> SetParametersResult:
     return SetParametersResult(successful=error is None, reason=str(error or ""))
 
 
+def expected(field: dataclasses.Field[Any]) -> str:
+    """The values that a parameter may have, in words."""
+    among, low, high = (field.metadata[key] for key in ("among", "low", "high"))
+    if among:
+        return "one of " + ", ".join(among)
+    kinds = {str: "a text", int: "a whole number", float: "a number with a decimal point", bool: "true or false"}
+    return kinds[type(field.default)] + (f" from {low} to {high}" if low is not None else "")
+
+
 def _descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
     low, high = field.metadata["low"], field.metadata["high"]
     descriptor = ParameterDescriptor(
         description=field.metadata["description"],
-        additional_constraints=f"{_expected(field)}; {field.metadata['when']}",
+        additional_constraints=f"{expected(field)}; {field.metadata['when']}",
         read_only=field.metadata["when"] == AT_START,
     )
     if isinstance(field.default, float):
@@ -171,7 +183,7 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
     """Type and range are rclpy's to check; the choices are ours."""
     among = field.metadata["among"]
     if (among and value not in among) or value == "":
-        raise LightTrackError(f"parameter {field.name} is {value!r}, expected {_expected(field)}")
+        raise LightTrackError(f"parameter {field.name} is {value!r}, expected {expected(field)}")
     if field.name == "intensity_range":
         parse_intensity_range(value)
     if field.name == "image_topic":
@@ -182,11 +194,3 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
             raise LightTrackError(
                 f"parameter image_topic is {value!r}, expected the name of a topic ({words})"
             ) from None
-
-
-def _expected(field: dataclasses.Field[Any]) -> str:
-    among, low, high = (field.metadata[key] for key in ("among", "low", "high"))
-    if among:
-        return "one of " + ", ".join(among)
-    kinds = {str: "a text", int: "a whole number", float: "a number with a decimal point", bool: "true or false"}
-    return kinds[type(field.default)] + (f" from {low} to {high}" if low is not None else "")

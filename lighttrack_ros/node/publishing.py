@@ -7,18 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CompressedImage, Image
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.image import Frame
-from lighttrack_ros.msg import TargetBearings, TrackedTarget, TrackedTargets
+from lighttrack_ros.msg import TrackedTarget, TrackedTargets
+from lighttrack_ros.node import interface
 from lighttrack_ros.node.bearings import BearingPublisher
 from lighttrack_ros.node.camera_info import CameraInfoSource
-from lighttrack_ros.node.detections import create_detections_publisher, detections_of
+from lighttrack_ros.node.detections import INSTALLED, detections_of
 from lighttrack_ros.node.diagnostics import CREDIBLE, UNKNOWN, Health, diagnostic_array
 from lighttrack_ros.node.frame_buffer import Arrival
 from lighttrack_ros.node.messages import Stamped, image_message, jpeg_message, target_message, to_time
@@ -46,22 +45,22 @@ class Publishing:
         self._messages: list[TrackedTarget] = []  # of the image at work
         self._bearings: BearingPublisher | None = None
         try:
-            self._target = self._create(TrackedTarget, "~/target", 10)
-            self._targets = self._create(TrackedTargets, "~/targets", 10)
-            self._bearing = self._create(TargetBearings, "~/bearing", 10)
-            self._detections = create_detections_publisher(self._create)
-            self._annotated = self._create(Image, "~/annotated", 1)
-            self._jpeg = self._create(CompressedImage, "~/annotated/compressed", 1)
-            self._timing = self._create(DiagnosticArray, "~/timing", 10)
+            self._target = self._create(interface.TARGET)
+            self._targets = self._create(interface.TARGETS)
+            self._bearing = self._create(interface.BEARING)
+            self._detections = self._create(interface.DETECTIONS) if INSTALLED else None
+            self._annotated = self._create(interface.ANNOTATED)
+            self._jpeg = self._create(interface.COMPRESSED_ANNOTATED)
+            self._timing = self._create(interface.TIMING)
         except RuntimeError as error:  # what rclpy makes of an override
             self.close()
             raise LightTrackError(str(error)) from error
 
-    def _create(self, kind: Any, name: str, depth: int) -> Sender:
+    def _create(self, topic: interface.Published) -> Sender:
         publisher = self._node.create_lifecycle_publisher(
-            kind,
-            name,
-            QoSProfile(depth=depth),
+            topic.kind,
+            topic.name,
+            topic.qos,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self._publishers.append(publisher)

@@ -9,11 +9,11 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import qos_policy_name_from_kind
-from sensor_msgs.msg import CompressedImage, Image
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.node.diagnostics import Health
 from lighttrack_ros.node.image_stream import ImageStream
+from lighttrack_ros.node.interface import COMPRESSED_IMAGE, IMAGE
 from lighttrack_ros.node.loss import LossMeter
 from lighttrack_ros.node.messages import Stamped, encoding_of, read_header
 from lighttrack_ros.node.parameters import Parameters
@@ -51,7 +51,7 @@ class Reception:
         compressed = parameters.image_transport == "compressed"
         self._stream = ImageStream(
             node,
-            CompressedImage if compressed else Image,
+            (COMPRESSED_IMAGE if compressed else IMAGE).kind,
             self._image_topic(compressed),
             parameters.reliability,
             self._on_image,

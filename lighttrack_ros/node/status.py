@@ -6,10 +6,11 @@ import difflib
 import time
 from dataclasses import dataclass
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 
 from lighttrack_ros.node.diagnostics import Health, diagnostic_array
+from lighttrack_ros.node.interface import DIAGNOSTICS
 from lighttrack_ros.node.loading import Loaded
 from lighttrack_ros.node.parameters import Parameters
 from lighttrack_ros.node.reception import LOSS_SHARE, Reception
@@ -50,7 +51,7 @@ class Status:
     def __init__(self, node: LifecycleNode, health: Health) -> None:
         self._node = node
         self._health = health
-        self._publisher = Sender(node.create_publisher(DiagnosticArray, "/diagnostics", 1), health)
+        self._publisher = Sender(node.create_publisher(DIAGNOSTICS.kind, DIAGNOSTICS.name, DIAGNOSTICS.qos), health)
         self._reported = health.counts()
 
     def publish(self, situation: Situation) -> None:

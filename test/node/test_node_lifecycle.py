@@ -22,7 +22,6 @@ from lighttrack_ros.node.transport import (  # noqa: E402
     fastdds_profile,
     transport_environment,
 )
-from lighttrack_ros.runtime import BACKENDS  # noqa: E402
 
 
 def test_transitions_there_and_back_twice(start, clip):
@@ -133,14 +132,6 @@ def test_every_parameter_says_what_it_is(start):
 def test_the_configuration_file_holds_every_default():
     file = yaml.safe_load((ROOT / "config/tracker.yaml").read_text(encoding="utf-8"))
     assert file["/**"]["ros__parameters"] == dataclasses.asdict(Parameters())
-
-
-def test_the_table_of_parameters_holds_all_of_them_and_every_backend():
-    rows = [line for line in (ROOT / "docs/node.md").read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
-    for name in dataclasses.asdict(Parameters()):
-        row = next((row for row in rows if row.startswith(f"| `{name}` |")), "")
-        assert row, name
-        assert name != "backend" or all(f"`{backend}`" in row for backend in BACKENDS)
 
 
 def test_the_configuration_file_is_taken(start, world, tmp_path):
