@@ -39,7 +39,7 @@ def with_tables(page: str) -> str:
 def topics() -> str:
     rows = []
     for declared in vars(interface).values():
-        if isinstance(declared, interface.Service):
+        if isinstance(declared, interface.Declared):
             way, qos = "service", ""
             if isinstance(declared, interface.Topic):
                 way = "in" if isinstance(declared, interface.Subscribed) else "out"

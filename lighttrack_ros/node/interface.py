@@ -15,12 +15,13 @@ from lighttrack_ros.session import MOST_TARGETS
 
 
 @dataclass(frozen=True)
-class Service:
-    """
+class Declared:
+    """A topic or a service.
+
     Attributes:
         name: before remapping; `~` is the node.
         type: as ROS writes it, e.g. std_srvs/srv/Trigger.
-        what: it is for, in Markdown, for docs/node.md.
+        what: what it is for, in Markdown, for docs/node.md.
     """
 
     name: str
@@ -39,8 +40,9 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Topic(Service):
-    """
+class Topic(Declared):
+    """One that the node listens or speaks on.
+
     Attributes:
         depth: of the queue, messages.
         reliability: None: as the parameter of that name says.
@@ -62,6 +64,10 @@ class Subscribed(Topic):
 
 class Published(Topic):
     """The node speaks."""
+
+
+class Service(Declared):
+    """The node answers."""
 
 
 def subscribe(node: Node, topic: Subscribed, callback: Callable[[Any], None]) -> Any:

@@ -44,7 +44,7 @@ def test_the_node_has_every_declared_topic_and_service_and_no_other(start, world
         for topic, kind in found.items()
         if not EVERY_NODES.fullmatch(topic)
     }
-    declared = [item for item in vars(interface).values() if isinstance(item, interface.Service)]
+    declared = [item for item in vars(interface).values() if isinstance(item, interface.Declared)]
     assert ours == {
         item.name: item.type
         for item in declared
