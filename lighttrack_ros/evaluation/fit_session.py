@@ -19,8 +19,10 @@ from lighttrack_ros.evaluation import metrics
 from lighttrack_ros.evaluation.harvest import Records, Track
 from lighttrack_ros.evaluation.trust import MISSED, RIGHT
 from lighttrack_ros.models import SessionSettings
-from lighttrack_ros.session.evidence import RECENT, SMOOTHED, Evidence, likeness_features
+from lighttrack_ros.session.evidence import RECENT, SMOOTHED, Evidence
+from lighttrack_ros.session.features import likeness_features
 from lighttrack_ros.session.judge import NEVER, score_log_odds
+from lighttrack_ros.session.start_filter import StartFilter
 from lighttrack_ros.session.verifier import (
     Acquaintance,
     Regression,
@@ -29,6 +31,7 @@ from lighttrack_ros.session.verifier import (
 )
 
 MAY_DOUBT = 0.02  # share of the good frames that may lie under `uncertain`, and under `again`
+MAY_BE_UNSURE = 0.04  # likewise under `sure`
 MAY_LOSE = 0.01  # share of the good frames that may count as lost
 MAY_MISTAKE = 0.003  # share of other things, seen on looks elsewhere, that may reach `found`
 FOUND_FRAMES = 3
@@ -173,7 +176,7 @@ def evidence_numbers(track: Track) -> Floats:
     records = track.followed
     sight = records.sight(0)
     assert sight is not None
-    evidence = Evidence(records.estimate(0), sight)
+    evidence = Evidence(records.estimate(0), sight, StartFilter(track.surroundings))
     rows = np.empty((len(records.frames), SMOOTHED))
     for row in range(len(rows)):
         sight = records.sight(row)
@@ -207,7 +210,7 @@ def look_numbers(track: Track, verifier: Verifier, believed: NDArray[np.bool_]) 
     followed, looked = track.followed, track.looked
     start = followed.sight(0)
     assert start is not None
-    acquaintance = Acquaintance(verifier, followed.estimate(0), start)
+    acquaintance = Acquaintance(verifier, followed.estimate(0), start, StartFilter(track.surroundings))
     elsewhere = {int(number): row for row, number in enumerate(looked.frames)}
     rows: list[Floats] = []
     same: list[NDArray[np.bool_]] = []
@@ -316,6 +319,7 @@ def _thresholds(
 ) -> SessionSettings:
     """When to doubt and when to call the target lost, by predictions on recordings not fitted on."""
     uncertain = float(np.quantile(_where(confidences, right), MAY_DOUBT))
+    sure = float(np.quantile(_where(confidences, right), MAY_BE_UNSURE))
     in_view = _where(presences, right)
     again = float(np.quantile(in_view, MAY_DOUBT))
     for share in LOST_SHARES:
@@ -325,7 +329,7 @@ def _thresholds(
             break
     return SessionSettings(
         uncertain=uncertain,
-        sure=uncertain,
+        sure=sure,
         lost=under,
         lost_frames=LOST_FRAMES,
         again=max(again, under),

@@ -79,15 +79,18 @@ class Track:
         size: width and height of its frames.
         followed: row 0 is the frame of the start, looked at as well.
         looked: what was seen on looks elsewhere.
+        surroundings: (2, channels, n, n) float16, the features at the start, see `Tracker.surroundings`;
+            (0, 0, 0, 0) of a tracker that gives none.
     """
 
     name: str
     size: tuple[int, int]
     followed: Records
     looked: Records
+    surroundings: NDArray[np.float16]
 
     def save(self, path: Path) -> None:
-        arrays: dict[str, Any] = {"size": np.array(self.size)}
+        arrays: dict[str, Any] = {"size": np.array(self.size), "surroundings": self.surroundings}
         for part in ("followed", "looked"):
             arrays |= {f"{part}_{name}": array for name, array in vars(getattr(self, part)).items()}
         with path.open("wb") as file:
@@ -104,10 +107,11 @@ class Track:
         try:
             with np.load(path, allow_pickle=False) as file:
                 width, height = file["size"].tolist()
+                surroundings = file["surroundings"]
                 parts = [Records(**{name: file[f"{part}_{name}"] for name in names}) for part in ("followed", "looked")]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise LightTrackError(f"{path}: not the records of a track ({error}); delete it") from None
-        return cls(path.stem, (width, height), *parts)
+        return cls(path.stem, (width, height), parts[0], parts[1], surroundings)
 
 
 def harvest(tracker: Tracker, sequence: sequences.Sequence, on_frame: Callable[[], object] | None = None) -> Track:
@@ -155,11 +159,13 @@ def _follow(
     rows: list[_Row] = []
     looks: list[_Row] = []
     size = 0, 0
+    surroundings: NDArray[np.float32] | None = None
     for number, image in enumerate(frames):
         frame = from_bgr(image)
         if not rows:
             size = frame.width, frame.height
             tracker.init(frame, first)
+            surroundings = tracker.surroundings(frame)
             rows.append(_Row.of(number, truth[number], tracker.update(frame), tracker.sight()))
             tracker.init(frame, first)
         else:
@@ -176,7 +182,8 @@ def _follow(
             on_frame()
     if len(rows) != len(truth):
         raise LightTrackError(f"{name}: {len(rows)} frames decoded, {len(truth)} lines of truth")
-    return Track(name, size, _stacked(rows), _stacked(looks))
+    seen = np.zeros((0, 0, 0, 0)) if surroundings is None else surroundings
+    return Track(name, size, _stacked(rows), _stacked(looks), seen.astype(np.float16))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighttrack_ros.geometry import Box, context_side, intersection_over_union
+from lighttrack_ros.session.features import likeness_features
+from lighttrack_ros.session.start_filter import StartFilter
 from lighttrack_ros.trackers.base import Estimate, Sight
 
 NUMBERS = (
@@ -32,6 +34,8 @@ NUMBERS = (
     "look",  # likeness to the start, means over the cells
     "rival's cells",
     "rival's look",
+    "answer",  # of the filter that was learned at the start
+    "answer's margin",  # over the best candidate beside it
 )
 RATES = (0.5, 0.2, 0.07)  # of the running means that go with the newest numbers
 SMOOTHED = (1 + len(RATES)) * len(NUMBERS)
@@ -46,11 +50,13 @@ class Evidence:
 
     Args:
         estimate, sight: what the tracker says of the very frame and box of the start.
+        start_filter: learned there.
     """
 
-    def __init__(self, estimate: Estimate, sight: Sight) -> None:
+    def __init__(self, estimate: Estimate, sight: Sight, start_filter: StartFilter) -> None:
+        self._filter = start_filter
         cells, looks = likeness_features(sight)
-        self._cells, self._look = cells[0] / len(cells[0]), looks[0]
+        self._cells, self._look = cells[0].ravel() / len(cells[0]), looks[0]
         box = estimate.box
         self._size, self._shape = _log_size(box.width, box.height), _log_shape(box.width, box.height)
         self._centre = box.centre
@@ -93,7 +99,10 @@ class Evidence:
         inside_x = max(0.0, min(x + width, frame_width) - max(x, 0.0)) / width
         inside_y = max(0.0, min(y + height, frame_height) - max(y, 0.0)) / height
         edge = min(centre_x, frame_width - centre_x, centre_y, frame_height - centre_y) / context
-        cell_likeness, look_likeness = self._likeness(sight)
+        cells, looks = likeness_features(sight)
+        cell_likeness = (cells.reshape(len(cells), -1) @ self._cells).tolist()
+        look_likeness = (looks @ self._look).tolist()
+        answers = self._filter.answers(cells).tolist()
         return np.array(
             (
                 logits[0],
@@ -117,31 +126,10 @@ class Evidence:
                 look_likeness[0],
                 max(cell_likeness[1:], default=0.0),
                 max(look_likeness[1:], default=0.0),
+                answers[0],
+                answers[0] - max(answers[1:], default=0.0),
             )
         )
-
-    def _likeness(self, sight: Sight) -> tuple[list[float], list[float]]:
-        """Cosines between the candidates and the start: mean over the cells, and of the means over the cells."""
-        assert sight.patches is not None
-        cells = sight.patches.reshape(len(sight.patches), -1, sight.patches.shape[-1])
-        lengths = np.sqrt(np.einsum("kcf,kcf->kc", cells, cells))
-        alike = np.einsum("kcf,cf->kc", cells, self._cells) / np.maximum(lengths, 1e-9)
-        looks = cells.mean(axis=1)
-        looks_alike = looks @ self._look / np.maximum(np.sqrt(np.einsum("kf,kf->k", looks, looks)), 1e-9)
-        return alike.sum(axis=1).tolist(), looks_alike.tolist()
-
-
-def likeness_features(sight: Sight) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The candidates' cells, (k, 16, channels), and means over them, (k, channels); float32 of length 1."""
-    assert sight.patches is not None
-    patches = sight.patches.reshape(len(sight.patches), -1, sight.patches.shape[-1])
-    return unit(patches), unit(patches.mean(axis=1))
-
-
-def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors along the last axis, at length 1."""
-    lengths = np.sqrt(np.einsum("...f,...f->...", vectors, vectors))[..., None]
-    return np.asarray(vectors / np.maximum(lengths, 1e-9), np.float32)
 
 
 def _log_size(width: float, height: float) -> float:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import SessionSettings
 from lighttrack_ros.session.evidence import RECENT, Evidence
+from lighttrack_ros.session.start_filter import StartFilter
 from lighttrack_ros.session.verifier import Acquaintance, Verifier, known_distractors
 from lighttrack_ros.trackers.base import Estimate, Sight
 
@@ -51,12 +52,13 @@ class VerifierJudge(Judge):
 
     Args:
         estimate, sight: what the tracker says of the very frame and box of the start.
+        start_filter: learned there.
     """
 
-    def __init__(self, verifier: Verifier, estimate: Estimate, sight: Sight) -> None:
+    def __init__(self, verifier: Verifier, estimate: Estimate, sight: Sight, start_filter: StartFilter) -> None:
         self._verifier = verifier
-        self._evidence = Evidence(estimate, sight)
-        self._acquaintance = Acquaintance(verifier, estimate, sight)
+        self._evidence = Evidence(estimate, sight, start_filter)
+        self._acquaintance = Acquaintance(verifier, estimate, sight, start_filter)
 
     def restart(self) -> None:
         self._evidence.restart()

@@ -17,11 +17,13 @@ from lighttrack_ros.models import Model, SessionSettings
 from lighttrack_ros.session.judge import NEVER, Judge, ScoreJudge, Verdict, VerifierJudge, probability
 from lighttrack_ros.session.neighbours import Neighbours
 from lighttrack_ros.session.search import search_places
+from lighttrack_ros.session.start_filter import StartFilter
 from lighttrack_ros.session.states import NOWHERE, Report, State
 from lighttrack_ros.session.verifier import Verifier
 from lighttrack_ros.trackers.base import Estimate, Sight, Tracker
 
 _WATCHED = 30  # frames
+_LONG = 15  # frames: who has been doubted for longer counts as lost
 _SEEN = 0.5  # score from which a candidate beside another target is one
 _NOBODY: Mapping[Hashable, Box] = MappingProxyType({})
 
@@ -74,6 +76,7 @@ class Session:
         self._judge: Judge = ScoreJudge(self._settings)
         self._seen = NOWHERE  # the tracker's target when it was last believed
         self._doubtful = 0  # frames in a row on which it was not believed
+        self._uncertain = 0  # frames since doubt began
         self._convincing = 0  # frames in a row on which an uncertain or lost one was, at one place
         self._rival: _Rival | None = None  # what may be the lost target, elsewhere than where the tracker was led
         self._left: _Rival | None = None  # where the tracker was led before it was found elsewhere
@@ -139,7 +142,7 @@ class Session:
         if hidden:
             self._doubt(verdict, expected, frame)
             if self._neighbours.may_hide:
-                self._doubtful = 0  # it is known why it is not seen
+                self._doubtful = self._uncertain = 0  # it is known why it is not seen
         elif self._state == State.LOST:
             found = self._look_for_it(frame, expected, estimate, sight, verdict)
             if found is not None:
@@ -165,16 +168,17 @@ class Session:
     def _new_judge(self, frame: Frame, box: Box) -> Judge:
         if self._verifier is None or not self._tracker.has_sight:
             return ScoreJudge(self._settings)
+        surroundings = self._tracker.surroundings(frame)
         # One look at the very frame of the start tells how the target and the things round it look in a search region.
         estimate = self._tracker.update(frame)
         sight = self._tracker.sight()
-        channels = None if sight is None or sight.patches is None else sight.patches.shape[-1]
-        if sight is None or channels != len(self._verifier.cell_mean):
+        channels = None if surroundings is None else surroundings.shape[1]
+        if sight is None or surroundings is None or channels != len(self._verifier.cell_mean):
             raise LightTrackError(
                 f"the model's verifier is for features of {len(self._verifier.cell_mean)} channels, its network gives "
-                f"{channels or 'none'}: write it anew with lighttrack fit-session"
+                f"{channels or 'none'}: write it anew with lighttrack fit-session, or import the model again"
             )
-        judge = VerifierJudge(self._verifier, estimate, sight)
+        judge = VerifierJudge(self._verifier, estimate, sight, StartFilter(surroundings))
         self._tracker.init(frame, box)
         return judge
 
@@ -225,13 +229,14 @@ class Session:
         self._doubtful = self._doubtful + 1 if verdict.presence < settings.lost else 0
         doubted = verdict.confidence < settings.uncertain or verdict.presence < settings.lost
         if self._state == State.TRACKING and doubted:
-            self._state, self._convincing = State.UNCERTAIN, 0
+            self._state, self._convincing, self._uncertain = State.UNCERTAIN, 0, 0
         if self._state == State.TRACKING:
             return
+        self._uncertain += 1
         self._count(not doubted and verdict.confidence >= settings.sure, _near(self._tracker.target, expected))
         if self._convincing >= settings.found_frames:
             self._state = State.TRACKING
-        elif self._doubtful >= settings.lost_frames:
+        elif self._doubtful >= settings.lost_frames or self._uncertain > _LONG:
             self._state, self._convincing, self._rival, self._left = State.LOST, 0, None, None
             self._suggested = []
             self._places = search_places(self._seen, frame)

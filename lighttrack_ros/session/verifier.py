@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.session.evidence import RECENT, SMOOTHED, likeness_features, unit
+from lighttrack_ros.session.evidence import RECENT, SMOOTHED
+from lighttrack_ros.session.features import Floats, likeness_features, unit
+from lighttrack_ros.session.start_filter import StartFilter
 from lighttrack_ros.trackers.base import Estimate, Sight
 
 FILE = "verifier.npz"  # in the model's folder
@@ -42,8 +44,6 @@ _KEPT = 30  # believed frames over which the memory's mean runs, and distractors
 _DISTRACTORS_EVERY = 3  # believed frames
 _MOST_BYTES = 16_000_000  # of the arrays; those of the shipped models have 0.1 million
 _MOST = 4.0  # standard deviations that a number may be from its mean
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ class Verifier:
             )
         except Exception as error:  # zipfile, zlib and numpy raise many kinds
             raise LightTrackError(
-                f"{path}: not a verifier ({error}); write it anew with lighttrack fit-session"
+                f"{path}: not a verifier ({error}); write it anew with lighttrack fit-session, or import the model "
+                "again"
             ) from None
         channels = len(verifier.cell_mean)
         shapes = [
@@ -138,7 +139,7 @@ class Verifier:
         if any(found != expected for found, expected in shapes):
             raise LightTrackError(
                 f"{path}: arrays of {[found for found, _ in shapes]}, expected {[expected for _, expected in shapes]}; "
-                "write it anew with lighttrack fit-session"
+                "write it anew with lighttrack fit-session, or import the model again"
             )
         return verifier
 
@@ -168,10 +169,12 @@ class Acquaintance:
 
     Args:
         estimate, sight: of the very frame and box of the start.
+        start_filter: learned there.
     """
 
-    def __init__(self, verifier: Verifier, estimate: Estimate, sight: Sight) -> None:
+    def __init__(self, verifier: Verifier, estimate: Estimate, sight: Sight, start_filter: StartFilter) -> None:
         self._verifier = verifier
+        self._filter = start_filter
         self._size = math.sqrt(estimate.box.area)  # when it was last believed
         cells, looks = verifier.features(sight)
         self._cells, self._look = cells[0], looks[0]

@@ -104,6 +104,16 @@ class Tracker(ABC):
         the engines are freed, so that trackers should be used again for other targets.
         """
 
+    def surroundings(self, frame: Frame) -> npt.NDArray[np.float32] | None:
+        """The features of the search region on the frame of `init`, and of its mirror image; None where `sight` is.
+
+        Ask directly after `init`; the target's centre is at cell n // 2 of each.
+
+        Returns:
+            (2, channels, n, n) float32.
+        """
+        return None
+
     def sight(self) -> Sight | None:
         """What the last `update` saw beside its estimate; None where the tracker does not say.
 

@@ -162,6 +162,19 @@ class LightTrackTracker(Tracker):
         box = Box(max(0.0, left), max(0.0, top), target.width, target.height)
         return Estimate(box, found.score, evidence=found.highest, network=(started, look.ended))
 
+    def surroundings(self, frame: Frame) -> Array | None:
+        target = self._known_target()
+        search = target.search
+        if "features" not in search.engine.outputs:
+            return None
+        crop = search.engine.input_buffers["crop"]
+        self._cut(frame, target, search, crop)
+        maps = []
+        for _ in range(2):
+            maps.append(np.array(search.engine.run({}, self._slot)["features"][0], np.float32))
+            crop[...] = crop[:, ::-1].copy()
+        return np.stack(maps)
+
     def sight(self) -> Sight | None:
         look = self._looked
         return None if look is None else look.search.sight(look)

@@ -77,6 +77,9 @@ def test_a_track_is_what_the_tracker_said_and_is_read_as_it_was_written(folder, 
         estimate = plain.update(from_bgr(next(frames)))
         assert track.followed.estimate(row).box == estimate.box
         np.testing.assert_allclose(track.followed.sight(row).logits, plain.sight().logits)
+    plain.init(from_bgr(next(iter(sequence.frames))), sequence.init_box)
+    surroundings = plain.surroundings(from_bgr(next(iter(sequence.frames))))
+    np.testing.assert_array_equal(track.surroundings, surroundings.astype(np.float16))
     plain.close()
     assert len(track.followed.frames) == LENGTH
     assert len(track.looked.frames) == (LENGTH - 1) // 8
@@ -85,6 +88,7 @@ def test_a_track_is_what_the_tracker_said_and_is_read_as_it_was_written(folder, 
     assert (again.name, again.size) == ("walk0", (WIDE, HIGH))
     for name, array in vars(track.followed).items():
         np.testing.assert_array_equal(getattr(again.followed, name), array)
+    np.testing.assert_array_equal(again.surroundings, track.surroundings)
     (tmp_path / "cut.npz").write_bytes(b"PK")
     with pytest.raises(LightTrackError, match=r"cut.npz: not the records of a track"):
         Track.load(tmp_path / "cut.npz")
@@ -123,7 +127,7 @@ def scored(right, seed):
         levels=np.zeros((rows, 2)),
         patches=np.zeros((rows, 0, 4, 4, 0), np.float16),
     )
-    return Track(f"clip{seed}", (99, 99), records, records)
+    return Track(f"clip{seed}", (99, 99), records, records, np.zeros((0, 0, 0, 0), np.float16))
 
 
 def test_a_tracker_with_a_score_alone_gets_midpoint_and_slope():

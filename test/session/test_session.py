@@ -95,6 +95,7 @@ def states(session, *script):
         ([GONE, SURE, (SURE, 300), SURE], "UUUT"),  # at one place
         ([GONE, GONE, HALF, GONE, GONE, HALF, GONE], "UUUUUUU"),  # lost only after doubt in a row
         ([GONE, GONE, GONE, GONE], "UULL"),
+        ([GONE] + 15 * [HALF] + [SURE, SURE], "U" * 15 + "LLT"),  # doubt that lasts
         ([GONE, GONE, GONE, HALF, HALF], "UULLL"),
         ([GONE, GONE, GONE, SURE, SURE, SURE], "UULLTT"),
         ([GONE, GONE, GONE, SURE, HALF, SURE, SURE], "UULLLLT"),

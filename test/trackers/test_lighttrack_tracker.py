@@ -349,3 +349,27 @@ def test_a_candidates_patch_is_cut_about_its_centre_and_stays_inside(peaks):
     assert sight.patches[0, 0, 0].tolist() == [3, 0]  # row 5, column 1: two cells to each side, but none outside
     assert sight.patches[1, 0, 0].tolist() == [3, 3]
     assert sight.patches[1, -1, -1].tolist() == [6, 6]
+
+
+def test_the_surroundings_are_the_whole_regions_features_and_its_mirror_images(model):
+    frame = noise(401, 301)
+    box = Box(180, 130, 41, 41)  # its centre is the middle of a pixel, as the frame's is
+    tracker = create_tracker(load_model(model), threads=1)
+    tracker.init(frame, box)
+    expected = tracker.update(frame)
+    tracker.init(frame, box)
+    maps = tracker.surroundings(frame)
+    assert tracker.update(frame).box == expected.box  # nothing of the target changed
+    mirrored = from_bgr(np.ascontiguousarray(frame.bgr()[:, ::-1]))
+    tracker.init(mirrored, Box(401 - 180 - 41, 130, 41, 41))
+    others = tracker.surroundings(mirrored)
+    tracker.close()
+    assert maps.shape[0] == 2
+    assert maps.shape[2] == maps.shape[3] >= 16
+
+    def alike(one, other):
+        return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
+
+    assert alike(maps[0], others[1]) > 0.9  # a crop's corner is rounded, so it is not the same to the bit
+    assert alike(maps[1], others[0]) > 0.9
+    assert alike(maps[0], maps[1]) < alike(maps[0], others[1]) - 0.05

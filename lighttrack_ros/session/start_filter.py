@@ -1,0 +1,71 @@
+"""A filter that tells the target from what stood round it when it was started.
+
+Ridge regression on the features about each cell, as correlation filters learn it (Henriques et al., TPAMI 2015), of
+the one frame whose box is known, and of its mirror image: without that it knows the frame better than the target.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lighttrack_ros.session.features import Floats, unit
+
+_TAPS = 3  # cells along each side
+_REACH = 0.9  # cells: standard deviation of the wanted answer about the target's centre
+_RIDGE = 0.05  # of the mean squared input
+_CELLS = 4  # along each side of a candidate's patch
+
+
+class StartFilter:
+    """Answers about 1 at the target and 0 beside it.
+
+    Args:
+        maps: (m, channels, n, n), features of looks at the frame of the start; the target's centre is at cell n // 2
+            of each.
+    """
+
+    def __init__(self, maps: NDArray[np.floating]) -> None:
+        looks = maps.astype(np.float32).transpose(0, 2, 3, 1)
+        inputs = np.concatenate([_inputs(unit(features)) for features in looks])
+        offsets = np.arange(maps.shape[-1]) - maps.shape[-1] // 2
+        wanted = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * _REACH**2)).ravel().astype(np.float32)
+        # As many unknowns as there are cells, not as there are inputs: those are more.
+        products = inputs @ inputs.T
+        products[np.diag_indices_from(products)] += _RIDGE * np.trace(products) / inputs.shape[1]
+        weights = np.linalg.solve(products, np.tile(wanted, len(maps))) @ inputs
+        self._bias = float(weights[-1])
+        self._weights = np.ascontiguousarray(weights[:-1].reshape(_TAPS * _TAPS, -1).T)
+
+    def answers(self, cells: Floats) -> Floats:
+        """The best answer at the middle of each candidate, (k,).
+
+        Args:
+            cells: (k, 16, channels), of length 1.
+        """
+        products = (cells @ self._weights).reshape(len(cells), -1)
+        answers = products[:, _PLACES].sum(axis=2).max(axis=1)
+        return np.asarray(answers + self._bias, np.float32)
+
+
+def _inputs(features: Floats) -> Floats:
+    """What the filter sees at each cell, (cells, _TAPS * _TAPS * channels + 1), of (n, n, channels)."""
+    side = len(features)
+    padded = np.pad(features, ((1, 1), (1, 1), (0, 0)))
+    taps = [padded[row : row + side, column : column + side] for row, column in np.ndindex(_TAPS, _TAPS)]
+    inputs = np.concatenate(taps, axis=2).reshape(side * side, -1)
+    return np.concatenate((inputs, np.ones((len(inputs), 1), np.float32)), axis=1)
+
+
+def _places() -> NDArray[np.int64]:
+    """(4, taps): for each place of the filter in a patch, where the product of each cell and tap lies among all."""
+    taps = np.arange(_TAPS * _TAPS)
+    rows, columns = np.divmod(taps, _TAPS)
+    places = [
+        ((top + rows) * _CELLS + left + columns) * len(taps) + taps
+        for top, left in np.ndindex(_CELLS - _TAPS + 1, _CELLS - _TAPS + 1)
+    ]
+    return np.array(places)
+
+
+_PLACES = _places()
