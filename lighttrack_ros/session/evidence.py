@@ -37,7 +37,7 @@ NUMBERS = (
     "answer",  # of the filter that was learned at the start
     "answer's margin",  # over the best candidate beside it
 )
-RATES = (0.5, 0.2, 0.07)  # of the running means that go with the newest numbers
+RATES = np.array((0.5, 0.2, 0.07))  # of the running means that go with the newest numbers
 SMOOTHED = (1 + len(RATES)) * len(NUMBERS)
 RECENT = 2 * len(NUMBERS)  # of those, the first: the frame's own and their fastest means
 _NO_RIVAL = -12.0  # logit

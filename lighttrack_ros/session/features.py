@@ -14,7 +14,7 @@ def likeness_features(sight: Sight) -> tuple[Floats, Floats]:
     """The candidates' cells, (k, 16, channels), and means over them, (k, channels); float32 of length 1."""
     assert sight.patches is not None
     patches = sight.patches.reshape(len(sight.patches), -1, sight.patches.shape[-1])
-    return unit(patches), unit(patches.mean(axis=1))
+    return unit(patches), unit(patches.sum(axis=1))
 
 
 def unit(vectors: Floats) -> Floats:

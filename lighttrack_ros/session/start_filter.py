@@ -34,8 +34,8 @@ class StartFilter:
         products = inputs @ inputs.T
         products[np.diag_indices_from(products)] += _RIDGE * np.trace(products) / inputs.shape[1]
         weights = np.linalg.solve(products, np.tile(wanted, len(maps))) @ inputs
-        self._bias = float(weights[-1])
-        self._weights = np.ascontiguousarray(weights[:-1].reshape(_TAPS * _TAPS, -1).T)
+        self._bias = weights[-1]
+        self._weights = _at_places(weights[:-1].reshape(_TAPS, _TAPS, -1))
 
     def answers(self, cells: Floats) -> Floats:
         """The best answer at the middle of each candidate, (k,).
@@ -43,9 +43,7 @@ class StartFilter:
         Args:
             cells: (k, 16, channels), of length 1.
         """
-        products = (cells @ self._weights).reshape(len(cells), -1)
-        answers = products[:, _PLACES].sum(axis=2).max(axis=1)
-        return np.asarray(answers + self._bias, np.float32)
+        return np.asarray((cells.reshape(len(cells), -1) @ self._weights).max(axis=1) + self._bias)
 
 
 def _inputs(features: Floats) -> Floats:
@@ -57,15 +55,10 @@ def _inputs(features: Floats) -> Floats:
     return np.concatenate((inputs, np.ones((len(inputs), 1), np.float32)), axis=1)
 
 
-def _places() -> NDArray[np.int64]:
-    """(4, taps): for each place of the filter in a patch, where the product of each cell and tap lies among all."""
-    taps = np.arange(_TAPS * _TAPS)
-    rows, columns = np.divmod(taps, _TAPS)
-    places = [
-        ((top + rows) * _CELLS + left + columns) * len(taps) + taps
-        for top, left in np.ndindex(_CELLS - _TAPS + 1, _CELLS - _TAPS + 1)
-    ]
-    return np.array(places)
-
-
-_PLACES = _places()
+def _at_places(weights: Floats) -> Floats:
+    """The filter at each of its places in a patch, of (taps, taps, channels): (16 * channels, places)."""
+    steps = _CELLS - _TAPS + 1
+    places = np.zeros((steps, steps, _CELLS, _CELLS, weights.shape[2]), np.float32)
+    for row, column in np.ndindex(steps, steps):
+        places[row, column, row : row + _TAPS, column : column + _TAPS] = weights
+    return np.ascontiguousarray(places.reshape(steps * steps, -1).T)
