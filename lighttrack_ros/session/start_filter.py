@@ -6,6 +6,7 @@ the one frame whose box is known, and of its mirror image: without that it knows
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +14,7 @@ from lighttrack_ros.session.features import Floats, unit
 
 _TAPS = 3  # cells along each side
 _REACH = 0.9  # cells: standard deviation of the wanted answer about the target's centre
+_NEAR = 3  # cells from the target's
 _RIDGE = 0.05  # of the mean squared input
 _CELLS = 4  # along each side of a candidate's patch
 
@@ -26,12 +28,15 @@ class StartFilter:
     """
 
     def __init__(self, maps: NDArray[np.floating]) -> None:
-        looks = maps.astype(np.float32).transpose(0, 2, 3, 1)
-        inputs = np.concatenate([_inputs(unit(features)) for features in looks])
-        offsets = np.arange(maps.shape[-1]) - maps.shape[-1] // 2
-        wanted = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * _REACH**2)).ravel().astype(np.float32)
+        rows, columns = np.indices(maps.shape[2:]) - maps.shape[-1] // 2
+        # Far from the target every second cell, as on a chessboard, says as much and takes a third of the time.
+        taken = (np.maximum(abs(rows), abs(columns)) <= _NEAR) | ((rows + columns) % 2 == 0)
+        looks = unit(np.ascontiguousarray(maps.transpose(0, 2, 3, 1), np.float32))
+        inputs = _inputs(looks, *np.nonzero(taken))
+        wanted = np.exp(-(rows[taken] ** 2 + columns[taken] ** 2) / (2 * _REACH**2)).astype(np.float32)
         # As many unknowns as there are cells, not as there are inputs: those are more.
-        products = inputs @ inputs.T
+        # OpenCV's product, as that of BLAS takes twenty times as long where its threads wait for busy cores.
+        products: Floats = np.asarray(cv2.mulTransposed(inputs, False), np.float32)
         products[np.diag_indices_from(products)] += _RIDGE * np.trace(products) / inputs.shape[1]
         weights = np.linalg.solve(products, np.tile(wanted, len(maps))) @ inputs
         self._bias = weights[-1]
@@ -46,13 +51,13 @@ class StartFilter:
         return np.asarray((cells.reshape(len(cells), -1) @ self._weights).max(axis=1) + self._bias)
 
 
-def _inputs(features: Floats) -> Floats:
-    """What the filter sees at each cell, (cells, _TAPS * _TAPS * channels + 1), of (n, n, channels)."""
-    side = len(features)
-    padded = np.pad(features, ((1, 1), (1, 1), (0, 0)))
-    taps = [padded[row : row + side, column : column + side] for row, column in np.ndindex(_TAPS, _TAPS)]
-    inputs = np.concatenate(taps, axis=2).reshape(side * side, -1)
-    return np.concatenate((inputs, np.ones((len(inputs), 1), np.float32)), axis=1)
+def _inputs(looks: Floats, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Floats:
+    """What the filter sees at some cells of (m, n, n, channels): (m * cells, inputs), of which the last is 1."""
+    padded = np.pad(looks, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    down, right = np.divmod(np.arange(_TAPS * _TAPS), _TAPS)
+    seen = padded[:, rows[:, None] + down, columns[:, None] + right]  # (m, cells, taps * taps, channels)
+    flat = seen.reshape(seen.shape[0] * seen.shape[1], -1)
+    return np.concatenate((flat, np.ones((len(flat), 1), np.float32)), axis=1)
 
 
 def _at_places(weights: Floats) -> Floats:
