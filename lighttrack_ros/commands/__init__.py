@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return status
         except KeyboardInterrupt:
             return 130
-        except ImportError:  # what a compiled module makes of a Ctrl-C while it is loaded
+        except (ImportError, SystemError):  # what a compiled module may make of a Ctrl-C
             if interrupted:
                 return 130
             raise

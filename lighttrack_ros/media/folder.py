@@ -115,7 +115,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 def _read(path: Path, intensities: Intensities) -> Frame:
     try:
-        encoded = np.fromfile(path, np.uint8)
+        # np.fromfile swallows a Ctrl-C that comes while it asks the path for its name.
+        encoded = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise LightTrackError(f"{path}: cannot be read ({error.strerror})") from None
     try:
