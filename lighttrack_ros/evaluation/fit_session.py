@@ -210,7 +210,7 @@ def look_numbers(track: Track, verifier: Verifier, believed: NDArray[np.bool_]) 
     followed, looked = track.followed, track.looked
     start = followed.sight(0)
     assert start is not None
-    acquaintance = Acquaintance(verifier, followed.estimate(0), start, StartFilter(track.surroundings))
+    acquaintance = Acquaintance(verifier, followed.estimate(0), start)
     elsewhere = {int(number): row for row, number in enumerate(looked.frames)}
     rows: list[Floats] = []
     same: list[NDArray[np.bool_]] = []
@@ -318,8 +318,7 @@ def _thresholds(
     right: Sequence[NDArray[np.bool_]],
 ) -> SessionSettings:
     """When to doubt and when to call the target lost, by predictions on recordings not fitted on."""
-    uncertain = float(np.quantile(_where(confidences, right), MAY_DOUBT))
-    sure = float(np.quantile(_where(confidences, right), MAY_BE_UNSURE))
+    uncertain, sure = np.quantile(_where(confidences, right), (MAY_DOUBT, MAY_BE_UNSURE)).tolist()
     in_view = _where(presences, right)
     again = float(np.quantile(in_view, MAY_DOUBT))
     for share in LOST_SHARES:

@@ -58,7 +58,7 @@ class VerifierJudge(Judge):
     def __init__(self, verifier: Verifier, estimate: Estimate, sight: Sight, start_filter: StartFilter) -> None:
         self._verifier = verifier
         self._evidence = Evidence(estimate, sight, start_filter)
-        self._acquaintance = Acquaintance(verifier, estimate, sight, start_filter)
+        self._acquaintance = Acquaintance(verifier, estimate, sight)
 
     def restart(self) -> None:
         self._evidence.restart()

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.session.evidence import RECENT, SMOOTHED
 from lighttrack_ros.session.features import Floats, likeness_features, unit
-from lighttrack_ros.session.start_filter import StartFilter
 from lighttrack_ros.trackers.base import Estimate, Sight
 
 FILE = "verifier.npz"  # in the model's folder
@@ -171,12 +170,10 @@ class Acquaintance:
 
     Args:
         estimate, sight: of the very frame and box of the start.
-        start_filter: learned there.
     """
 
-    def __init__(self, verifier: Verifier, estimate: Estimate, sight: Sight, start_filter: StartFilter) -> None:
+    def __init__(self, verifier: Verifier, estimate: Estimate, sight: Sight) -> None:
         self._verifier = verifier
-        self._filter = start_filter
         self._size = math.sqrt(estimate.box.area)  # when it was last believed
         cells, looks = verifier.features(sight)
         self._cells, self._look = cells[0], looks[0]
