@@ -45,12 +45,15 @@ class Story:
 
     def saw(self, report: Report) -> None:
         """The session's word on the next image."""
-        before, self._state = self._state, report.state
-        if report.state == before:
+        before, state = self._state, report.state
+        if before == State.LOST and state == State.UNCERTAIN:
+            state = State.LOST  # it may be back: not found yet, and if it is not, not lost once more
+        self._state = state
+        if state == before:
             return
         now = time.monotonic()
         lasted, self._since = now - self._since, now
-        if report.state == State.LOST:
+        if state == State.LOST:
             self.lost += 1
             self._count("targets_lost")
             self._tell(
@@ -60,7 +63,7 @@ class Story:
             self.found += 1
             self._count("targets_found")
             self._tell(f"{self._name} found at {words_of(report.box)}, {lasted:.1f} s after it was lost")
-        elif report.state == State.UNCERTAIN and now - self._doubted > _DOUBT_PERIOD:
+        elif state == State.UNCERTAIN and now - self._doubted > _DOUBT_PERIOD:
             self._doubted = now
             self._tell(f"{self._name} uncertain, confidence {report.confidence:.2f}, after {lasted:.1f} s of tracking")
 

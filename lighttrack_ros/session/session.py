@@ -163,7 +163,9 @@ class Session:
                 self._judge.learn(estimate, sight)
         whole = self._tracker.target
         visible = clip_box(whole, frame.width, frame.height)
-        return Report(self._state, visible, verdict.confidence, estimate.exit_index, estimate.network, whole)
+        may_be_back = self._state == State.LOST and self._convincing
+        state = State.UNCERTAIN if may_be_back else self._state
+        return Report(state, visible, verdict.confidence, estimate.exit_index, estimate.network, whole)
 
     def _new_judge(self, frame: Frame, box: Box) -> Judge:
         if self._verifier is None or not self._tracker.has_sight:

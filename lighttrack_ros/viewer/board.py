@@ -89,6 +89,7 @@ class Board:
         self._told_at = -_SILENCE
         self._lag = 0.0  # seconds from a picture to the tracker's word of it, smoothed
         self._targets: dict[str, Target] = {}
+        self._missing: set[str] = set()  # ids of targets that were lost and not found since; they may be uncertain
         self._status: dict[str, Any] = {}
         self._version = 0
         self._events: deque[Event] = deque(maxlen=_EVENTS)
@@ -194,6 +195,11 @@ class Board:
     def _follow(self, target: Target) -> None:
         """Keep the target's newest state; what changes is an event."""
         before = self._targets.get(target.target_id)
+        missing = target.target_id in self._missing and not target.end_reason
+        if target.state == State.LOST:
+            self._missing.add(target.target_id)
+        elif target.state != State.UNCERTAIN or not missing:
+            self._missing.discard(target.target_id)
         if target.state == State.IDLE:
             if before is not None:
                 del self._targets[target.target_id]
@@ -206,10 +212,8 @@ class Board:
             before = None
         if before is None:
             self._add_event("started", target.target_id, "")
-        elif target.state == State.LOST and before.state != State.LOST:
-            self._add_event("lost", target.target_id, "")
-        elif before.state == State.LOST and target.state != State.LOST:
-            self._add_event("found", target.target_id, "")
+        elif missing != (target.target_id in self._missing):
+            self._add_event("found" if missing else "lost", target.target_id, "")
 
     def _add_event(self, kind: str, target_id: str, words: str) -> None:
         self._happened += 1

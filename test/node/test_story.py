@@ -20,7 +20,7 @@ def test_a_target_is_counted_each_time_it_is_lost_and_found_and_not_on_the_frame
     lines: list[str] = []
     story = Story("boat", lines.append, lambda name: counts.update([name]))
     story.began(BOX, "first", 0, 0.0)
-    for letter in "TUULLLTTUTULLL":
+    for letter in "TUULLULUTTUTULLUL":
         story.saw(Report({"T": State.TRACKING, "U": State.UNCERTAIN, "L": State.LOST}[letter], BOX, 0.5))
     assert counts == {"targets_lost": 2, "targets_found": 1}
     assert (story.lost, story.found) == (2, 1)

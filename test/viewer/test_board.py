@@ -65,7 +65,8 @@ def test_only_the_newest_is_shown(board):
 
 
 def test_lost_and_found_are_told_once(board):
-    for stamp, state in enumerate([State.TRACKING, State.UNCERTAIN, State.LOST, State.LOST, State.TRACKING]):
+    tracking, uncertain, lost = State.TRACKING, State.UNCERTAIN, State.LOST
+    for stamp, state in enumerate([tracking, uncertain, lost, lost, uncertain, lost, uncertain, tracking]):
         board.put_targets(stamp, [target(state=state)])
     board.put_targets(9, [Target("dog", State.IDLE, end_reason="told to")])
     events = [(event.kind, event.target_id, event.words) for event in board.events(0)]
