@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import sessions, trust
 from lighttrack_ros.evaluation.fit_session import Fit, fit, folds
-from lighttrack_ros.evaluation.harvest import BACKWARDS, Track, harvest, harvest_backwards
+from lighttrack_ros.evaluation.harvest import BACKWARDS, TURNED, Track, harvest, harvest_backwards, harvest_turned
 from lighttrack_ros.media import sequences
 from lighttrack_ros.models import DEFAULT_MODEL, Model, load_model, save_model
 from lighttrack_ros.outputs import check_writable
@@ -23,6 +23,8 @@ from lighttrack_ros.session import Session
 from lighttrack_ros.session.verifier import FILE
 from lighttrack_ros.trackers import create_tracker
 from lighttrack_ros.trackers.base import Tracker
+
+_WAYS: dict[str, Callable[..., Track]] = {"": harvest, BACKWARDS: harvest_backwards, TURNED: harvest_turned}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args.model)
     if args.write:
         check_writable(model.folder / "model.yaml")
-    names = [one.name + way for one in found for way in ("", BACKWARDS)]
+    names = [one.name + way for one in found for way in _WAYS]
     fold = folds(names, [group.split(",") for group in args.together], args.folds)
     tracker = create_tracker(model, args.backend, args.threads)
     figures: dict[str, Any] = {}
@@ -106,10 +108,9 @@ def _harvested(tracker: Tracker, found: Sequence[sequences.Sequence], place: Pat
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LightTrackError(f"--records {place}: cannot be made ({error.strerror})") from None
-    frames = sum(2 * (sequence.frames.count or 0) for sequence in found)
-    ways: dict[str, Callable[..., Track]] = {"": harvest, BACKWARDS: harvest_backwards}
+    frames = sum(len(_WAYS) * (sequence.frames.count or 0) for sequence in found)
     with tqdm(total=frames, unit="frame", leave=False, disable=None) as bar:
-        for sequence, (way, go_over) in itertools.product(found, ways.items()):
+        for sequence, (way, go_over) in itertools.product(found, _WAYS.items()):
             bar.set_description(f"following {sequence.name}")
             path = None if place is None else place / f"{sequence.name}{way}.npz"
             if path is not None and path.is_file():

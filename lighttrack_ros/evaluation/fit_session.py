@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.evaluation import metrics
-from lighttrack_ros.evaluation.harvest import Records, Track
+from lighttrack_ros.evaluation.harvest import TURNED, Records, Track
 from lighttrack_ros.evaluation.trust import MISSED, RIGHT
 from lighttrack_ros.models import SessionSettings
 from lighttrack_ros.session.evidence import RECENT, SMOOTHED, Evidence
@@ -317,7 +317,9 @@ def _thresholds(
     presences: Sequence[Floats],
     right: Sequence[NDArray[np.bool_]],
 ) -> SessionSettings:
-    """When to doubt and when to call the target lost, by predictions on recordings not fitted on."""
+    """When to doubt and when to call the target lost, by predictions on recordings not fitted on, as they were filmed."""
+    filmed = [index for index, track in enumerate(tracks) if not track.name.endswith(TURNED)]
+    confidences, presences, right = ([of[index] for index in filmed] for of in (confidences, presences, right))
     uncertain, sure = np.quantile(_where(confidences, right), (MAY_DOUBT, MAY_BE_UNSURE)).tolist()
     in_view = _where(presences, right)
     again = float(np.quantile(in_view, MAY_DOUBT))

@@ -1,8 +1,8 @@
 """What a tracker says, frame by frame, where it follows and where it fails: the material of a session's judgement.
 
-The tracker goes over a sequence as in one-pass evaluation, its failures included, and once more from its end to its
-start: other failures at the cost of no further label. Now and then it also looks elsewhere in the frame, as a session
-does for a lost target.
+The tracker goes over a sequence as in one-pass evaluation, its failures included, once more from its end to its start,
+and once while the picture turns to and fro: other failures, and a target that looks otherwise, at the cost of no further
+label. Now and then it also looks elsewhere in the frame, as a session does for a lost target.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import dataclasses
 import hashlib
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +28,9 @@ from lighttrack_ros.trackers.base import Estimate, Sight, Tracker
 
 CANDIDATES = 3  # kept of each frame, at most
 LOOK_EVERY = 8  # frames between two looks elsewhere
-BACKWARDS = "_backwards"  # at the end of a track's name
+BACKWARDS, TURNED = "_backwards", "_turned"  # at the end of a track's name
+_FURTHEST = (25.0, 100.0)  # degrees that a picture turns to either side
+_PERIOD = (60.0, 220.0)  # frames in which it turns to and fro
 _MOST_BYTES = 1 << 30  # of frames held to go backwards; of a longer sequence the end
 
 Floats = NDArray[np.float64]
@@ -147,6 +150,51 @@ def harvest_backwards(
     return _follow(tracker, sequence.name + BACKWARDS, held, Box(*truth[0].tolist()), truth, on_frame)
 
 
+def harvest_turned(
+    tracker: Tracker, sequence: sequences.Sequence, on_frame: Callable[[], object] | None = None
+) -> Track:
+    """As `harvest`, while the picture turns to and fro about the target, as a camera that rolls or a thing that turns.
+
+    The truth is then the box round the turned ellipse that the box held.
+    """
+    assert sequence.truth is not None
+    name = sequence.name + TURNED
+    rng = _rng_of(name)
+    furthest = np.radians(rng.uniform(*_FURTHEST)) * rng.choice((-1, 1))
+    angles = furthest * np.sin(2 * np.pi * np.arange(len(sequence.truth)) / rng.uniform(*_PERIOD))
+    turns, truth = _turns(sequence.truth, angles)
+    return _follow(tracker, name, _turned(sequence.frames, turns), sequence.init_box, truth, on_frame)
+
+
+def _turns(truth: Floats, angles: Floats) -> tuple[list[Floats], Floats]:
+    """Of each frame the map of its points, (2, 3), and the box after it, (n, 4); nan where there is no target.
+
+    Args:
+        truth: (n, 4) float64, the first row not nan.
+        angles: (n,) float64, radians anticlockwise.
+    """
+    turns, boxes = [], truth.copy()
+    middle = centre = truth[0, :2] + truth[0, 2:] / 2
+    for row, (box, angle) in enumerate(zip(truth, angles.tolist(), strict=True)):
+        there = bool(np.isfinite(box).all())
+        if there:
+            centre = box[:2] + box[2:] / 2
+        middle = middle + 0.2 * (centre - middle)  # smoothly: what a label jumps by is no motion of the camera's
+        turn = cv2.getRotationMatrix2D(middle.tolist(), float(np.degrees(angle)), 1.0)
+        turns.append(np.asarray(turn, np.float64))
+        if there:
+            along, across = abs(np.cos(angle)), abs(np.sin(angle))
+            half = np.hypot(box[2:] / 2 * along, box[:1:-1] / 2 * across)
+            boxes[row] = np.concatenate((turn @ np.append(centre, 1) - half, 2 * half))
+    return turns, boxes
+
+
+def _turned(frames: Iterable[NDArray[np.uint8]], turns: Iterable[Floats]) -> Iterator[NDArray[np.uint8]]:
+    for image, turn in zip(frames, turns, strict=False):
+        height, width = image.shape[:2]
+        yield np.asarray(cv2.warpAffine(image, turn, (width, height), borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
 def _follow(
     tracker: Tracker,
     name: str,
@@ -155,7 +203,7 @@ def _follow(
     truth: Floats,
     on_frame: Callable[[], object] | None,
 ) -> Track:
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+    rng = _rng_of(name)
     rows: list[_Row] = []
     looks: list[_Row] = []
     size = 0, 0
@@ -184,6 +232,11 @@ def _follow(
         raise LightTrackError(f"{name}: {len(rows)} frames decoded, {len(truth)} lines of truth")
     seen = np.zeros((0, 0, 0, 0)) if surroundings is None else surroundings
     return Track(name, size, _stacked(rows), _stacked(looks), seen.astype(np.float16))
+
+
+def _rng_of(name: str) -> np.random.Generator:
+    """The same in every run."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import pytest
 
 from lighttrack_ros import commands
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.evaluation import fit_session
-from lighttrack_ros.evaluation.harvest import Records, Track, harvest, harvest_backwards
+from lighttrack_ros.evaluation import fit_session, metrics
+from lighttrack_ros.evaluation import harvest as harvest_of
+from lighttrack_ros.evaluation.harvest import Records, Track, harvest, harvest_backwards, harvest_turned
 from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media.sequences import find_sequences
@@ -111,6 +112,25 @@ def test_a_track_backwards_begins_where_the_target_is_seen_last(folder, model):
         harvest_backwards(tracker, dataclasses.replace(sequence, truth=np.tile((9.0, 9, 9, 9), (150, 1))))
 
 
+def test_a_track_of_a_picture_that_turns_knows_where_the_target_is(folder, model, monkeypatch):
+    sequence = find_sequences(folder)[0]
+    truth = sequence.truth.copy()
+    truth[5:8] = np.nan
+    sequence = dataclasses.replace(sequence, truth=truth)
+    tracker = create_tracker(load_model(model), threads=1)
+    monkeypatch.setattr(harvest_of, "_FURTHEST", (90.0, 90.0))
+    monkeypatch.setattr(harvest_of, "_PERIOD", (40.0, 40.0))  # frames: the tenth is turned by a right angle
+    track = harvest_turned(tracker, sequence)
+    tracker.close()
+    assert track.name == "walk0_turned"
+    turned = track.followed.truth
+    np.testing.assert_allclose(turned[0], sequence.truth[0])
+    np.testing.assert_array_equal(np.isnan(turned), np.isnan(truth))
+    assert turned[10, 2:] == pytest.approx(truth[10, :1:-1])  # width and height change places
+    overlap = metrics.overlaps(track.followed.estimates, turned)
+    assert np.median(overlap[1:5]) > 0.5  # the tracker finds it where the truth is said to be
+
+
 def scored(right, seed):
     """A track with a score alone."""
     rng = np.random.default_rng(seed)
@@ -148,6 +168,17 @@ def test_a_tracker_with_a_score_alone_gets_midpoint_and_slope():
         fit_session.fit(backwards, [seed % 4 for seed in range(8)])
     with pytest.raises(LightTrackError, match="at least 2 recordings"):
         fit_session.fit(tracks[:1], [0])
+
+
+def test_what_may_be_doubted_is_measured_on_what_was_filmed():
+    right = np.r_[np.ones(150, bool), np.zeros(50, bool)]
+    tracks = [scored(right, seed) for seed in range(4)]
+    chances = [1 / (1 + np.exp(-fit_session._score_odds(track.followed))) for track in tracks]
+    filmed = fit_session._thresholds(tracks, chances, chances, [right] * 4)
+    turned = [dataclasses.replace(track, name=f"{track.name}_turned") for track in tracks]
+    doubtful = [chance / 9 for chance in chances]
+    both = fit_session._thresholds(tracks + turned, chances + doubtful, chances + doubtful, [right] * 8)
+    assert both == filmed
 
 
 def test_the_command_learns_judges_and_writes(folder, model, tmp_path, capsys):
