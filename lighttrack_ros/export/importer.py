@@ -38,7 +38,7 @@ SEARCH_SIZES = (256, 288)
 # The search near by: docs/performance.md. The session's limits, from `lighttrack fit-session`: docs/lost.md.
 _MOBILE_PARAMETERS = LightTrackHyperParameters(near_size=160, near_shift=4.3, near_score=7.0)
 _MOBILE_SESSION = SessionSettings(
-    uncertain=0.326, sure=0.439, lost=0.436, lost_frames=3, again=0.755, found=0.854, found_frames=3
+    uncertain=0.375, sure=0.504, lost=0.483, lost_frames=3, again=0.817, found=0.858, found_frames=3
 )
 _MOBILE_VERIFIER = Path(__file__).with_name("mobile_verifier.npz")
 
