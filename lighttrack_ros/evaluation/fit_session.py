@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -317,9 +318,10 @@ def _thresholds(
     presences: Sequence[Floats],
     right: Sequence[NDArray[np.bool_]],
 ) -> SessionSettings:
-    """When to doubt and when to call the target lost, by predictions on recordings not fitted on, as they were filmed."""
-    filmed = [index for index, track in enumerate(tracks) if not track.name.endswith(TURNED)]
-    confidences, presences, right = ([of[index] for index in filmed] for of in (confidences, presences, right))
+    """When to doubt and when to call the target lost, by predictions on recordings not fitted on, as filmed."""
+    filmed = [not track.name.endswith(TURNED) for track in tracks]
+    right = list(compress(right, filmed))
+    confidences, presences = list(compress(confidences, filmed)), list(compress(presences, filmed))
     uncertain, sure = np.quantile(_where(confidences, right), (MAY_DOUBT, MAY_BE_UNSURE)).tolist()
     in_view = _where(presences, right)
     again = float(np.quantile(in_view, MAY_DOUBT))

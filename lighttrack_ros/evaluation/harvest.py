@@ -1,8 +1,8 @@
 """What a tracker says, frame by frame, where it follows and where it fails: the material of a session's judgement.
 
 The tracker goes over a sequence as in one-pass evaluation, its failures included, once more from its end to its start,
-and once while the picture turns to and fro: other failures, and a target that looks otherwise, at the cost of no further
-label. Now and then it also looks elsewhere in the frame, as a session does for a lost target.
+and once while the picture turns to and fro: other failures, and a target that looks otherwise, without another label.
+Now and then it also looks elsewhere in the frame, as a session does for a lost target.
 """
 
 from __future__ import annotations
