@@ -21,7 +21,6 @@ from lighttrack_ros.evaluation.harvest import TURNED, Records, Track
 from lighttrack_ros.evaluation.trust import MISSED, RIGHT
 from lighttrack_ros.models import SessionSettings
 from lighttrack_ros.session.evidence import RECENT, SMOOTHED, Evidence
-from lighttrack_ros.session.features import likeness_features
 from lighttrack_ros.session.judge import NEVER, score_log_odds
 from lighttrack_ros.session.start_filter import StartFilter
 from lighttrack_ros.session.verifier import (
@@ -247,17 +246,15 @@ def learn_maps(tracks: Sequence[Track]) -> Verifier:
         for records in (track.followed, track.looked):
             start = track.followed.sight(0)
             assert start is not None
-            first_cells, first_looks = (features[0] for features in likeness_features(start))
             for row in range(0, len(records.frames), 3):
                 sight = records.sight(row)
                 if sight is None:
                     continue
-                cells, looks = likeness_features(sight)
                 overlap = metrics.overlaps(sight.boxes, np.broadcast_to(records.truth[row], sight.boxes.shape))
-                cell_changes.append((cells[overlap > RIGHT] - first_cells).reshape(-1, cells.shape[-1]))
-                look_changes.append(looks[overlap > RIGHT] - first_looks)
-                all_cells.append(cells.mean(axis=(0, 1)))
-                all_looks.append(looks.mean(axis=0))
+                cell_changes.append((sight.cells[overlap > RIGHT] - start.cells[0]).reshape(-1, sight.cells.shape[-1]))
+                look_changes.append(sight.looks[overlap > RIGHT] - start.looks[0])
+                all_cells.append(sight.cells.mean(axis=(0, 1)))
+                all_looks.append(sight.looks.mean(axis=0))
     nothing = Regression(*(np.zeros(1, np.float32) for _ in range(4)))
     return Verifier(
         np.mean(all_cells, axis=0),

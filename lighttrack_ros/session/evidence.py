@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lighttrack_ros.geometry import Box, context_side, intersection_over_union
-from lighttrack_ros.session.features import likeness_features
 from lighttrack_ros.session.start_filter import StartFilter
 from lighttrack_ros.trackers.base import Estimate, Sight
 
@@ -55,8 +54,7 @@ class Evidence:
 
     def __init__(self, estimate: Estimate, sight: Sight, start_filter: StartFilter) -> None:
         self._filter = start_filter
-        cells, looks = likeness_features(sight)
-        self._cells, self._look = cells[0].ravel() / len(cells[0]), looks[0]
+        self._cells, self._look = sight.cells[0].ravel() / len(sight.cells[0]), sight.looks[0]
         box = estimate.box
         self._size, self._shape = _log_size(box.width, box.height), _log_shape(box.width, box.height)
         self._centre = box.centre
@@ -99,10 +97,9 @@ class Evidence:
         inside_x = max(0.0, min(x + width, frame_width) - max(x, 0.0)) / width
         inside_y = max(0.0, min(y + height, frame_height) - max(y, 0.0)) / height
         edge = min(centre_x, frame_width - centre_x, centre_y, frame_height - centre_y) / context
-        cells, looks = likeness_features(sight)
-        cell_likeness = (cells.reshape(len(cells), -1) @ self._cells).tolist()
-        look_likeness = (looks @ self._look).tolist()
-        answers = self._filter.answers(cells).tolist()
+        cell_likeness = (sight.cells.reshape(len(sight.cells), -1) @ self._cells).tolist()
+        look_likeness = (sight.looks @ self._look).tolist()
+        answers = self._filter.answers(sight.cells).tolist()
         return np.array(
             (
                 logits[0],

@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lighttrack_ros.session.features import Floats, unit
+from lighttrack_ros.trackers.base import unit
+
+Floats = NDArray[np.float32]
 
 _TAPS = 3  # cells along each side
 _REACH = 0.9  # cells: standard deviation of the wanted answer about the target's centre

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from lighttrack_ros.errors import LightTrackError
 from lighttrack_ros.session.evidence import RECENT, SMOOTHED
-from lighttrack_ros.session.features import Floats, likeness_features, unit
-from lighttrack_ros.trackers.base import Estimate, Sight
+from lighttrack_ros.trackers.base import Estimate, Sight, unit
+
+Floats = NDArray[np.float32]
 
 FILE = "verifier.npz"  # in the model's folder
 LOOK_NUMBERS = (
@@ -144,16 +145,13 @@ class Verifier:
             )
         return verifier
 
-    def features(self, sight: Sight) -> tuple[Floats, Floats]:
-        """The candidates' cells, (k, 16, channels), and looks, (k, channels), in the learned coordinates, length 1."""
-        cells, looks = likeness_features(sight)
-        return _mapped(cells, self.cell_mean, self.cell_map), _mapped(looks, self.look_mean, self.look_map)
+    def cells(self, sight: Sight) -> Floats:
+        """The candidates' cells in the learned coordinates, (k, 16, channels), of length 1."""
+        return _mapped(sight.cells, self.cell_mean, self.cell_map)
 
     def looks(self, sight: Sight) -> Floats:
-        """The candidates' looks alone, (k, channels)."""
-        assert sight.patches is not None
-        looks = unit(sight.patches.reshape(len(sight.patches), -1, sight.patches.shape[-1]).sum(axis=1))
-        return _mapped(looks, self.look_mean, self.look_map)
+        """The means over them, (k, channels), of length 1."""
+        return _mapped(sight.looks, self.look_mean, self.look_map)
 
 
 _MAPS = ("cell_mean", "cell_map", "look_mean", "look_map")
@@ -175,7 +173,7 @@ class Acquaintance:
     def __init__(self, verifier: Verifier, estimate: Estimate, sight: Sight) -> None:
         self._verifier = verifier
         self._size = math.sqrt(estimate.box.area)  # when it was last believed
-        cells, looks = verifier.features(sight)
+        cells, looks = verifier.cells(sight), verifier.looks(sight)
         self._cells, self._look = cells[0], looks[0]
         self._memory = looks[0].copy()
         self._believed = 1
@@ -193,7 +191,7 @@ class Acquaintance:
 
     def numbers(self, sight: Sight) -> NDArray[np.float64]:
         """(k, len(LOOK_NUMBERS)) float64."""
-        cells, looks = self._verifier.features(sight)
+        cells, looks = self._verifier.cells(sight), self._verifier.looks(sight)
         cell_likeness = np.einsum("kcf,cf->k", cells, self._cells) / len(self._cells)
         look_likeness = looks @ self._look
         memory = looks @ (self._memory / max(float(np.linalg.norm(self._memory)), 1e-9))

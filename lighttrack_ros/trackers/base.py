@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,27 @@ class Sight:
     patches: npt.NDArray[np.float32] | None
     mean: float
     deviation: float
+
+    @cached_property
+    def cells(self) -> npt.NDArray[np.float32]:
+        """(k, 16, channels) float32: the patches' cells, at length 1; only where there are patches."""
+        return unit(self._flat)
+
+    @cached_property
+    def looks(self) -> npt.NDArray[np.float32]:
+        """(k, channels) float32: their means over the cells, at length 1; only where there are patches."""
+        return unit(self._flat.sum(axis=1))
+
+    @property
+    def _flat(self) -> npt.NDArray[np.float32]:
+        assert self.patches is not None
+        return self.patches.reshape(len(self.patches), -1, self.patches.shape[-1])
+
+
+def unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Vectors along the last axis, at length 1."""
+    lengths = np.sqrt(np.einsum("...f,...f->...", vectors, vectors))[..., None]
+    return np.asarray(vectors / np.maximum(lengths, 1e-9), np.float32)
 
 
 class Tracker(ABC):

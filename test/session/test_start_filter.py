@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lighttrack_ros.session.features import unit
 from lighttrack_ros.session.start_filter import StartFilter
+from lighttrack_ros.trackers.base import unit
 
 SIDE, CHANNELS = 16, 24
 MIDDLE = SIDE // 2
