@@ -120,6 +120,11 @@ class Operator:
         targets = json.loads(data.get("targets", "[]"))
         return {"number": int(data["number"]), "stamp": int(data.get("stamp", 0)), "targets": targets}
 
+    def wait_for_a_picture(self) -> dict[str, Any]:
+        """Any: a film that stands still shows one, perhaps before this is asked."""
+        self.wait(lambda: self.shown()["number"], "a picture")
+        return self.shown()
+
     def wait_for_pictures(self, more: int = 1) -> dict[str, Any]:
         """So many newer ones than now."""
         wanted = self.shown()["number"] + more

@@ -36,7 +36,7 @@ def scene(tmp_path_factory):
 def test_a_click_proposes_a_box_which_handles_and_keys_adjust(browser, scene):
     viewer = Viewer(scene.folder)
     operator = Operator(browser, viewer.url)
-    operator.wait_for_pictures()
+    operator.wait_for_a_picture()
     truth = scene.box
     operator.page.mouse.click(*operator.at(*truth.centre, SIZE))
     proposed = operator.wait(operator.selected, "a proposal")
@@ -69,7 +69,7 @@ def test_a_film_is_tracked_and_saved_with_its_boxes(browser, scene, tmp_path):
     video = tmp_path / "annotated.mp4"
     viewer = Viewer(scene.folder, "--out", str(video))
     operator = Operator(browser, viewer.url)
-    first = operator.wait_for_pictures()
+    first = operator.wait_for_a_picture()
     assert first["stamp"] == 1
     assert operator.text("#play") == "Play"  # it stands still
     operator.drag(scene.box, SIZE)
@@ -88,7 +88,7 @@ def test_track_select_follows_from_the_frame_that_was_chosen(browser, scene, tmp
     boxes = tmp_path / "boxes.json"
     viewer = Viewer(scene.folder, "--select", "--json", str(boxes), command="track")
     operator = Operator(browser, viewer.url, **PHONE)
-    operator.wait_for_pictures()
+    operator.wait_for_a_picture()
     # A phone: the picture above, all else below, nothing sticks out.
     stage, panel = (operator.page.locator(name).bounding_box() for name in ("#stage", "aside"))
     assert stage["width"] == 390
@@ -122,7 +122,7 @@ def test_a_page_from_elsewhere_needs_the_token(browser, scene, tmp_path, monkeyp
     assert operator.shown()["number"] == 0
     operator.page.fill("#token", viewer.url)  # the whole address will do
     operator.page.keyboard.press("Enter")
-    operator.wait_for_pictures()
+    operator.wait_for_a_picture()
     assert operator.page.locator("#gate").is_hidden()
     operator.close()
     assert viewer.end() == 0
