@@ -195,11 +195,11 @@ class Board:
     def _follow(self, target: Target) -> None:
         """Keep the target's newest state; what changes is an event."""
         before = self._targets.get(target.target_id)
-        missing = target.target_id in self._missing and not target.end_reason
-        if target.state == State.LOST:
+        was_missing = target.target_id in self._missing and not target.end_reason
+        missing = target.state == State.LOST or (was_missing and target.state == State.UNCERTAIN)
+        self._missing.discard(target.target_id)
+        if missing:
             self._missing.add(target.target_id)
-        elif target.state != State.UNCERTAIN or not missing:
-            self._missing.discard(target.target_id)
         if target.state == State.IDLE:
             if before is not None:
                 del self._targets[target.target_id]
@@ -212,8 +212,8 @@ class Board:
             before = None
         if before is None:
             self._add_event("started", target.target_id, "")
-        elif missing != (target.target_id in self._missing):
-            self._add_event("found" if missing else "lost", target.target_id, "")
+        elif missing != was_missing:
+            self._add_event("lost" if missing else "found", target.target_id, "")
 
     def _add_event(self, kind: str, target_id: str, words: str) -> None:
         self._happened += 1

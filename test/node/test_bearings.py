@@ -66,13 +66,7 @@ class Steering:
 
     def calibrate_for(self, clip: Clip, info: CameraInfo) -> None:
         """There is a target, and the calibration has come: the node may not have met its publisher yet."""
-        self._tracker.wait_for(
-            lambda: (
-                self.calibrate(info)
-                or (self._tracker.track(clip.images[0], clip.fresh_stamp()) and self.heard[-1].targets)
-            ),
-            "a direction",
-        )
+        _show_until(self._tracker, clip, lambda: self.calibrate(info) or self.heard[-1].targets)
 
     def of(self, stamp: int) -> TargetBearings:
         return self._tracker.wait_for(
