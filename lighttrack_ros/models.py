@@ -151,6 +151,11 @@ class Model:
         return (*self.search_sizes, *(side for side in (parameters.near_size, parameters.middle_size) if side))
 
     @property
+    def usual_search_sides(self) -> tuple[int, ...]:
+        """The sides at which most frames are searched: LightTrack's smaller ones where it has some."""
+        return self.search_sides[len(self.search_sizes) :] or self.search_sizes
+
+    @property
     def verifier(self) -> Path | None:
         """What a session knows of the model's features, `verifier.npz`; None where the folder has none."""
         path = self.folder / "verifier.npz"

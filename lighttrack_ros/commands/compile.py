@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.media.clips import scene_clips, sequence_clips
+from lighttrack_ros.media.clips import scene_clip, scene_clips, sequence_clips
 from lighttrack_ros.models import DEFAULT_MODEL, load_model, model_places
 from lighttrack_ros.runtime.plan_cache import Entry, PlanCache
 from lighttrack_ros.runtime.plans import useless_plans
 from lighttrack_ros.trackers.compile import compile_model
+from lighttrack_ros.trackers.compile_pairs import compile_pairs
 
 _BACKENDS = {"fp16": "tensorrt", "fp32": "tensorrt-fp32", "int8": "tensorrt-int8"}
 
@@ -27,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare with ONNX Runtime on these, one folder each as for evaluate (default: a generated scene)",
     )
     parser.add_argument("--frames", type=int, default=100, help="frames compared (default: %(default)s)")
+    parser.add_argument(
+        "--pairs", action="store_true", help="also for two targets in one run, kept where that is faster here"
+    )
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--list", action="store_true", help="list the compiled plans instead")
     other.add_argument("--prune", action="store_true", help="delete plans that this machine cannot use any more")
@@ -49,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _compile(args: argparse.Namespace) -> None:
     model = load_model(args.model)
+    pairs = compile_pairs(model, _BACKENDS[args.precision], scene_clip(1)) if args.pairs else ()
     clips = sequence_clips(args.sequences, args.frames) if args.sequences else scene_clips(args.frames)
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # the engines say what they compile
     started = time.monotonic()
@@ -63,6 +68,8 @@ def _compile(args: argparse.Namespace) -> None:
     problem = parity.problem()
     if problem:
         raise LightTrackError(f"{problem}: {model.name} cannot be used in {args.precision} here, its plans are deleted")
+    for pair in pairs:
+        print(f"{pair.summary()}: {pair.problem() or 'kept'}")
 
 
 def _list(entries: list[Entry], cache: PlanCache) -> None:

@@ -17,6 +17,8 @@ from lighttrack_ros.runtime.ranges import Ranges, load_ranges
 if TYPE_CHECKING:
     import onnx
 
+CROPS = "crops"  # the name under which the sizes of a paired graph say how many crops it takes
+
 # Sums over many squares overflow fp16; TensorRT's own advice is to keep them in fp32.
 _KEPT_IN_FP32 = ["LayerNormalization", "ReduceMean", "ReduceSum", "Pow"]
 
@@ -34,7 +36,7 @@ def convert(
 
     Args:
         graph: path of the .onnx file, in fp32.
-        dimensions: sizes of its free dimensions by name.
+        dimensions: sizes of its free dimensions by name; with `CROPS: 2` besides, the graph is `paired` first.
         precision: "fp32", "fp16" or "int8". With int8, layers that are not quantized are fp16, and so is the whole
             graph if the model has no ranges for it.
         ranges: of the graph's tensors, for int8; None: those of the model folder.
@@ -51,7 +53,7 @@ def convert(
     if precision == "int8":
         ranges = ranges or load_ranges(graph)
         precision = "int8" if ranges else "fp16"
-    model = folded(graph, dimensions)
+    model = folded(graph, dimensions, paired(graph) if CROPS in dimensions else None)
     for value in model.graph.input:
         free = [size.dim_param for size in value.type.tensor_type.shape.dim if not size.HasField("dim_value")]
         if free:
@@ -102,8 +104,43 @@ def _check_onnx(graph: Path) -> None:
         raise LightTrackError(f"{graph}: converting it needs the package onnx (pip install onnx)") from error
 
 
-def folded(graph: Path, dimensions: Mapping[str, int]) -> onnx.ModelProto:
-    """The graph with fixed sizes, and everything computed from sizes as constants: no shape arithmetic is left."""
+def paired(graph: Path) -> bytes:
+    """A search graph for two crops, as serialised ONNX; free dimensions stay free.
+
+    Its crop is (2, side, side, 3), all other tensors get a first dimension of 2.
+
+    Raises:
+        LightTrackError: the package onnx is missing, or the graph is not made as `export.lighttrack` makes it: its
+            `crop` (side, side, 3) is transposed, then gets a first dimension of 1.
+    """
+    _check_onnx(graph)
+    import onnx
+
+    model = onnx.load(graph)
+    for value in (*model.graph.input, *model.graph.output):
+        sizes = value.type.tensor_type.shape.dim
+        if value.name == "crop":
+            sizes.insert(0, onnx.TensorShapeProto.Dimension())
+        sizes[0].dim_value = 2
+    del model.graph.value_info[:]  # sizes of the graph for one crop
+    nodes = {source: node for node in model.graph.node for source in node.input}
+    transpose = nodes.get("crop")
+    unsqueeze = nodes.get(transpose.output[0]) if transpose is not None else None
+    if transpose is None or unsqueeze is None or (transpose.op_type, unsqueeze.op_type) != ("Transpose", "Unsqueeze"):
+        raise LightTrackError(f"{graph}: its crop is not transposed and unsqueezed first, as the exporter makes it")
+    del transpose.attribute[:]
+    transpose.attribute.append(onnx.helper.make_attribute("perm", [0, 3, 1, 2]))
+    transpose.output[0] = unsqueeze.output[0]
+    model.graph.node.remove(unsqueeze)
+    return bytes(model.SerializeToString())
+
+
+def folded(graph: Path, dimensions: Mapping[str, int], model: bytes | None = None) -> onnx.ModelProto:
+    """The graph with fixed sizes, and everything computed from sizes as constants: no shape arithmetic is left.
+
+    Args:
+        model: serialised ONNX made from the graph; if given, it is folded instead.
+    """
     import onnx
 
     options = ort.SessionOptions()
@@ -116,7 +153,7 @@ def folded(graph: Path, dimensions: Mapping[str, int]) -> onnx.ModelProto:
         options.optimized_model_filepath = str(path)
         try:
             ort.InferenceSession(
-                str(graph),
+                model or str(graph),
                 options,
                 providers=["CPUExecutionProvider"],
                 # It would hide attention from TensorRT, which can fuse it.

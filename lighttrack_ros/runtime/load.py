@@ -18,13 +18,13 @@ Backend = str | Callable[[Path, Mapping[str, int]], Engine]
 
 # "tensorrt" computes in fp16 where that is safe, else in fp32. "tensorrt-int8" does the same in layers in which int8
 # would cost accuracy. "tensorrt-int8-simulated" runs the same int8 graph on the CPU: slow, to measure the accuracy.
-_TENSORRT_PRECISIONS = {"tensorrt": "fp16", "tensorrt-fp32": "fp32", "tensorrt-int8": "int8"}
+TENSORRT_PRECISIONS = {"tensorrt": "fp16", "tensorrt-fp32": "fp32", "tensorrt-int8": "int8"}
 BACKENDS = (
     "auto",
     "onnxruntime",
     "onnxruntime-int8",
     "openvino",
-    *_TENSORRT_PRECISIONS,
+    *TENSORRT_PRECISIONS,
     "tensorrt-int8-simulated",
 )
 
@@ -61,10 +61,10 @@ def load_engine(
         raise LightTrackError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
     threads = threads_of(threads)
     # Backends are imported here, so that only the one in use has to be installed.
-    if backend in _TENSORRT_PRECISIONS:
+    if backend in TENSORRT_PRECISIONS:
         from lighttrack_ros.runtime.tensorrt import TensorRTEngine
 
-        return TensorRTEngine(graph, dimensions or {}, _TENSORRT_PRECISIONS[backend])
+        return TensorRTEngine(graph, dimensions or {}, TENSORRT_PRECISIONS[backend])
     if backend == "openvino":
         from lighttrack_ros.runtime.openvino import OpenVinoEngine
 

@@ -1,35 +1,51 @@
-"""Two crops in one run: an engine whose graph is the search graph with a second place in every input and output."""
+"""Two crops in one run: where that is faster, and an engine for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lighttrack_ros.errors import LightTrackError
+from lighttrack_ros.runtime.conversion import CROPS, paired
 from lighttrack_ros.runtime.engine import Engine
 from lighttrack_ros.runtime.host import threads_of
+from lighttrack_ros.runtime.load import TENSORRT_PRECISIONS
+from lighttrack_ros.runtime.plans import has_checked_plan
 
 
-def pays_in_pairs(backend: str, threads: int) -> bool:
-    """Whether two crops in one run take plainly less time than two runs: measured, docs/performance.md.
+def pays_in_pairs(graph: Path, backend: str, threads: int, sides: Sequence[int]) -> list[int]:
+    """Sides of crops of which two in one run take plainly less time than two runs.
 
-    One crop is too small to keep several threads busy. TensorRT was never measured.
+    On a CPU one crop is too small to keep several threads busy: measured, docs/performance.md. On a GPU it is measured
+    on the machine itself: `lighttrack compile --pairs` keeps a plan for two crops where it is faster.
 
     Args:
+        graph: a LightTrack's search graph.
+        backend: one of `load.BACKENDS` but "auto".
         threads: see `load_engine`.
+        sides: those that are asked about.
+
+    Raises:
+        LightTrackError: the backend is TensorRT, and it or the GPU is gone.
     """
-    return backend in ("onnxruntime", "openvino") and threads_of(threads) > 1
+    if backend in TENSORRT_PRECISIONS:
+        precision = TENSORRT_PRECISIONS[backend]
+        return [side for side in sides if has_checked_plan(graph, {"side": side, CROPS: 2}, precision)]
+    return list(sides) if backend in ("onnxruntime", "openvino") and threads_of(threads) > 1 else []
 
 
 def load_pair_engine(graph: Path, backend: str, threads: int, dimensions: Mapping[str, int], spin: bool) -> Engine:
-    """As `load_engine`, for two crops: (2, side, side, 3); all other tensors have a first dimension of 2.
+    """As `load_engine`, for two crops: see `conversion.paired`.
 
     Args:
-        backend: one that `pays_in_pairs`.
+        backend: "onnxruntime", "openvino" or one of TensorRT's.
 
     Raises:
         LightTrackError: as `paired`, or the backend cannot load the graph.
     """
+    if backend in TENSORRT_PRECISIONS:
+        from lighttrack_ros.runtime.tensorrt import TensorRTEngine
+
+        return TensorRTEngine(graph, {**dimensions, CROPS: 2}, TENSORRT_PRECISIONS[backend])
     model = paired(graph)
     if backend == "openvino":
         from lighttrack_ros.runtime.openvino import OpenVinoEngine
@@ -38,33 +54,3 @@ def load_pair_engine(graph: Path, backend: str, threads: int, dimensions: Mappin
     from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(graph, dimensions, threads_of(threads), spin, model=model)
-
-
-def paired(graph: Path) -> bytes:
-    """A search graph for two crops, as serialised ONNX; free dimensions stay free.
-
-    Raises:
-        LightTrackError: the package onnx is missing, or the graph is not made as `export.lighttrack` makes it: its
-            `crop` (side, side, 3) is transposed, then gets a first dimension of 1.
-    """
-    try:
-        import onnx
-    except ImportError as error:
-        raise LightTrackError(f"{graph}: two crops in one run need the package onnx (pip install onnx)") from error
-    model = onnx.load(graph)
-    for value in (*model.graph.input, *model.graph.output):
-        sizes = value.type.tensor_type.shape.dim
-        if value.name == "crop":
-            sizes.insert(0, onnx.TensorShapeProto.Dimension())
-        sizes[0].dim_value = 2
-    del model.graph.value_info[:]  # sizes of the graph for one crop
-    nodes = {source: node for node in model.graph.node for source in node.input}
-    transpose = nodes.get("crop")
-    unsqueeze = nodes.get(transpose.output[0]) if transpose is not None else None
-    if transpose is None or unsqueeze is None or (transpose.op_type, unsqueeze.op_type) != ("Transpose", "Unsqueeze"):
-        raise LightTrackError(f"{graph}: its crop is not transposed and unsqueezed first, as the exporter makes it")
-    del transpose.attribute[:]
-    transpose.attribute.append(onnx.helper.make_attribute("perm", [0, 3, 1, 2]))
-    transpose.output[0] = unsqueeze.output[0]
-    model.graph.node.remove(unsqueeze)
-    return bytes(model.SerializeToString())

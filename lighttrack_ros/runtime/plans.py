@@ -47,6 +47,18 @@ def plan_key(trt: ModuleType, device: Device, graph: Path, dimensions: Mapping[s
     )
 
 
+def has_checked_plan(graph: Path, dimensions: Mapping[str, int], precision: str) -> bool:
+    """Whether there is a plan for this machine, and it has passed its comparison.
+
+    Raises:
+        LightTrackError: no TensorRT, no GPU, or as `plan_key`.
+    """
+    cuda = open_cuda()
+    device = cuda.device
+    cuda.close()
+    return PlanCache().is_checked(plan_key(build.import_tensorrt(), device, graph, dimensions, precision))
+
+
 def find_plans(trt: ModuleType, key: PlanKey, graph: Path, dimensions: Mapping[str, int]) -> Iterator[bytes]:
     """The cached plan if there is one; if the caller asks again because it does not load, a new one.
 

@@ -37,7 +37,7 @@ class LightTrackTracker(Tracker):
     Beyond the paper, where `near_size` is set: while the target moves little, a smaller crop is searched (that of
     `middle_size` where it moves more than that bears). The whole is searched in the same frame if the target is not
     plainly there; or, with `whole_interval`, once in so many frames, so that no frame takes much longer than others.
-    Two targets for which crops of one size are searched can share a run; see `look_ahead`.
+    Two targets for which crops of one size are searched can share a run where that pays; see `look_ahead`.
 
     Args:
         model: one with `tracker: lighttrack`.
@@ -59,12 +59,7 @@ class LightTrackTracker(Tracker):
         self._searches = [_Search(engine, model.stride) for engine in (ordinary, small)]
         for search, engine in itertools.product(self._searches, smaller):
             search.smaller.append(_Search(engine, model.stride, search, self._parameters.near_shift))
-        self._pairs: Pairs | None = None
-        if isinstance(backend, str) and pays_in_pairs(self.backend, threads):
-            self._pairs = Pairs(
-                lambda side: load_pair_engine(model.search_graph, self.backend, threads, {"side": side}, spin),
-                [engine.inputs["crop"].shape[0] for engine in smaller or self._search_engines],  # searched the most
-            )
+        self._pairs = _pairs_of(model, self.backend if backend == "auto" else backend, threads, spin)
         self._cropper = SquareCropper()
         self._slots = itertools.count()  # of all trackers on these engines
         self._slot = next(self._slots)
@@ -262,10 +257,23 @@ class LightTrackTracker(Tracker):
         """Do the engines' one-time work now, not in the first frames."""
         for _ in range(WARM_UP_RUNS):
             template = self._template_engine.run({})
+            if self._pairs is not None:
+                self._template = {name: np.array(tensor) for name, tensor in template.items()}
             for engine in self._search_engines:
                 engine.hold(template)
                 for output in engine.run({}).values():
                     np.asarray(output)
+
+
+def _pairs_of(model: Model, backend: Backend, threads: int, spin: bool) -> Pairs | None:
+    """Engines for two targets at once, of the sides at which they pay; None if they do at no side."""
+    if not isinstance(backend, str):
+        return None
+    graph = model.search_graph
+    sides = pays_in_pairs(graph, backend, threads, model.usual_search_sides)
+    if not sides:
+        return None
+    return Pairs(lambda side: load_pair_engine(graph, backend, threads, {"side": side}, spin), sides)
 
 
 class _Target(NamedTuple):

@@ -30,7 +30,7 @@ from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
 from lighttrack_ros.runtime.plan_cache import PlanCache
 from lighttrack_ros.runtime.tensorrt import TensorRTEngine
 from lighttrack_ros.runtime.watch import watch
-from lighttrack_ros.trackers import create_tracker
+from lighttrack_ros.trackers import compile_pairs, create_tracker
 
 FIRST, SECOND = {"side": 6}, {"side": 4}
 
@@ -617,6 +617,80 @@ def test_compile_list_and_prune(capsys, monkeypatch):
         monkeypatch.setattr("lighttrack_ros.commands.compile.model_places", lambda: [])
         assert main(["compile", "--prune"]) == 0
         assert PlanCache().entries() == []
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_two_targets_share_a_run_where_compile_found_that_faster(capsys, monkeypatch, scene, integrated, precision):
+    """Without such plans targets go one by one; with them the boxes are the same, and the node compiles nothing."""
+    clocked = {2: 1.0, 1: 0.6}  # ms, by the number of crops
+    monkeypatch.setattr(compile_pairs, "_milliseconds", lambda engine: [clocked[engine.outputs["logits"].shape[0]]])
+    backend = "tensorrt" if precision == "fp16" else "tensorrt-int8"
+    model, boxes = load_model(NANO), []
+    with installed(Gpu(integrated=integrated)) as gpu:
+        for arguments in ([], ["--pairs"]):
+            assert main(["compile", str(NANO), "--precision", precision, "--frames", "2", *arguments]) == 0
+            gpu.calls.clear()
+            first = create_tracker(model, backend)
+            second = first.another()
+            assert (first._pairs is not None) == bool(arguments)
+            if arguments:
+                first._pairs.wait()
+            (frame, box), *film = scene
+            first.init(frame, box)
+            second.init(frame, box._replace(x=box.x + box.width / 4))
+            got, shared = [], 0
+            for frame, _ in film:
+                shared += first.look_ahead(frame, second)
+                got += [first.update(frame).box, second.update(frame).box]
+            boxes.append(got)
+            assert (shared > 2) == bool(arguments)
+            assert "build_serialized_network" not in gpu.calls
+            first.close()
+    np.testing.assert_allclose(boxes[1], boxes[0], atol=0.5)
+    printed = capsys.readouterr().out
+    assert "two crops of 160 px: 1.000 ms in one run, 1.200 ms in two, results differ by 0." in printed
+    assert printed.count(": kept") == 2
+    assert main(["compile", "--list"]) == 0
+    assert f"search.onnx side=160 crops=2 {precision} for Double" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("clocked", "distortion", "expected"),
+    [
+        ({2: 1.1, 1: 0.6}, lambda output: output, "one run takes more than 90% of the time of two"),
+        ({2: 1.0, 1: 0.6}, lambda output: output[::-1] if len(output) == 2 else output, "differ by more than 10%"),
+        ({2: 1.0, 1: 0.6}, lambda output: output * np.nan if len(output) == 2 else output, "differ by more than 10%"),
+    ],
+)
+def test_plans_for_two_targets_that_do_not_pay_or_are_wrong_are_deleted(
+    capsys, monkeypatch, clocked, distortion, expected
+):
+    monkeypatch.setattr(compile_pairs, "_milliseconds", lambda engine: [clocked[engine.outputs["logits"].shape[0]]])
+    with installed(Gpu()) as gpu:
+        gpu.distort = distortion
+        assert main(["compile", str(NANO), "--frames", "2", "--pairs"]) == 0
+        assert capsys.readouterr().out.count(expected) == 2
+        assert len(PlanCache().entries()) == PLANS
+        tracker = create_tracker(load_model(NANO), "tensorrt")
+        assert tracker._pairs is None
+        tracker.close()
+
+
+def test_the_time_of_two_crops_in_one_run_is_taken_on_the_device(capsys):
+    with installed(Gpu()) as gpu:
+        assert main(["compile", str(NANO), "--frames", "2", "--pairs"]) == 0
+        assert gpu.calls.count("cuEventRecord") == 2 * 2 * 2 * compile_pairs._TIMED_RUNS  # two events, sides, ways
+        times = re.findall(r"px: ([0-9.]+) ms in one run, ([0-9.]+) ms in two", capsys.readouterr().out)
+        assert len(times) == 2
+        assert all(float(one) > 0 and float(two) > 0 for one, two in times)
+
+
+def test_other_trackers_are_not_compiled_for_two_targets(capsys, imported):
+    with installed(Gpu()) as gpu:
+        assert main(["compile", str(imported / "mixformerv2"), "--pairs"]) == 1
+        assert "only a lighttrack searches for two targets at once" in capsys.readouterr().err
+        assert "build_serialized_network" not in gpu.calls
 
 
 def test_compile_compares_on_the_users_frames(capsys, sequence):

@@ -23,9 +23,8 @@ from gpu_double import Gpu, cuda_bindings_module, tensorrt_module
 
 from lighttrack_ros.models import load_model
 from lighttrack_ros.runtime import build
-from lighttrack_ros.runtime.conversion import convert
+from lighttrack_ros.runtime.conversion import CROPS, convert, paired
 from lighttrack_ros.runtime.onnxruntime import OnnxRuntimeEngine
-from lighttrack_ros.runtime.pairs import paired
 from lighttrack_ros.runtime.ranges import Ranges
 
 AMPERE, ADA = (8, 6), (8, 9)
@@ -52,9 +51,7 @@ def graphs_of(tmp_path_factory):
         if name == "lighttrack":
             model = load_model(NANO)
             searches = [(model.search_graph, {"side": side}) for side in model.search_sizes]
-            # Not used on TensorRT, as it was never measured there.
-            (folder / "pair.onnx").write_bytes(paired(model.search_graph))
-            searches.append((folder / "pair.onnx", {"side": 160}))
+            searches.append((model.search_graph, {"side": 160, CROPS: 2}))
             return [(model.template_graph, {"side": model.template_size}), *searches]
         if name == "mixformerv2":
             architecture = dataclasses.replace(mixformerv2.SMALL, depth=2)  # all blocks are alike
@@ -79,7 +76,7 @@ def graphs_of(tmp_path_factory):
 def test_every_graph_compiles_in_every_precision(trt, graphs_of, name):
     log = build.tensorrt_log(trt)
     for graph, dimensions in graphs_of(name):
-        reference = OnnxRuntimeEngine(graph, dimensions, 1)
+        reference = reference_of(graph, dimensions)
         for precision in ("fp32", "fp16", "int8"):
             model = convert(graph, dimensions, precision, any_ranges(graph))
             network = parsed(trt, log, model)
@@ -145,7 +142,7 @@ def test_conversion_keeps_the_networks_outputs(graphs_of, name):
     """fp32 matches to the last bits. fp16 tests only the weights' rounding: ONNX Runtime on the CPU sums in fp32."""
     rng = np.random.default_rng(0)
     for graph, dimensions in graphs_of(name):
-        engine = OnnxRuntimeEngine(graph, dimensions, 1)
+        engine = reference_of(graph, dimensions)
         inputs = {
             name: rng.integers(0, 256, spec.shape, np.uint8)
             if spec.dtype == np.uint8
@@ -259,6 +256,10 @@ def test_the_real_cuda_bindings_pass_every_call_to_the_driver(tmp_path, driver):
         assert re.match(r"LightTrackError: CUDA: cuEventElapsedTime: .*'cuda-python==12\.\*' on JetPack 6", said), said
     else:
         assert said == "2.5"
+
+
+def reference_of(graph, dimensions):
+    return OnnxRuntimeEngine(graph, dimensions, 1, model=paired(graph) if CROPS in dimensions else None)
 
 
 def any_ranges(graph):

@@ -12,7 +12,7 @@ from lighttrack_ros.geometry import Box
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media.scene import Scene
 from lighttrack_ros.models import load_model
-from lighttrack_ros.runtime.pairs import paired
+from lighttrack_ros.runtime.conversion import paired
 from lighttrack_ros.session import Session, State
 from lighttrack_ros.trackers import create_tracker
 
@@ -133,7 +133,7 @@ def test_without_the_package_that_rewrites_graphs_it_is_said_and_tracking_goes_o
     start(first, second, clip)
     assert not first.look_ahead(clip[0][1], second)
     first.update(clip[0][1])
-    assert "need the package onnx (pip install onnx)" in caplog.text
+    assert "needs the package onnx (pip install onnx)" in caplog.text
     first.close()
 
 
