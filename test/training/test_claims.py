@@ -166,7 +166,7 @@ def test_a_wrong_claim_is_named(tmp_path: Path, change: tuple[str, str], message
         read_claim(path)
 
 
-CLAIMS = sorted(Path("lighttrack_ros/training/recipes/claims").glob("*.yaml"))
+CLAIMS = sorted(Path(__file__).resolve().parents[2].glob("lighttrack_ros/training/recipes/claims/*.yaml"))
 
 
 @pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.stem)

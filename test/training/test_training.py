@@ -33,6 +33,7 @@ from lighttrack_ros.training.start import read_graphs
 from lighttrack_ros.training.trainer import Trainer
 from lighttrack_ros.training.windows import cut_windows
 
+RECIPES = Path(__file__).resolve().parents[2] / "lighttrack_ros/training/recipes"
 CPU = torch.device("cpu")
 SMALL = "back_00000000000000000000+cls_000222222+reg_000222222_ops_20+width_50_25"
 LITE = "back_00700600000000000000+cls_000222222+reg_000222222_ops_20+width_50_25+lite"
@@ -363,7 +364,7 @@ def test_a_wrong_recipe_is_named(tmp_path: Path, content: str, message: str) -> 
         read_stages(path, tmp_path)
 
 
-@pytest.mark.parametrize("path", sorted(Path("lighttrack_ros/training/recipes").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.name)
 def test_committed_recipes_are_well_formed(path: Path) -> None:
     parsers = {"lighttrack": Architecture, "dytrack": DyTrackArchitecture, "mixformerv2": MixFormerV2Architecture}
     for recipe in read_stages(path, Path("run")).values():
@@ -396,7 +397,7 @@ def test_training_folders_are_read(shared: Path) -> None:
 def test_fewer_than_one_of_what_trains_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    recipe = "lighttrack_ros/training/recipes/nano.yaml"
+    recipe = str(RECIPES / "nano.yaml")
     assert main(["train", recipe, "--output", str(tmp_path), f"--{name}", "0"]) == 1
     assert f"--{name} is 0, expected at least 1" in capsys.readouterr().err
 
