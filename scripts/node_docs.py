@@ -1,10 +1,12 @@
-"""`make docs`: write the tables of docs/node.md from what the node's code declares."""
+"""`make docs`: write the tables of docs/node.md, and config/tracker.yaml, from what the node's code declares."""
 
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from rclpy.qos import ReliabilityPolicy
 
@@ -13,6 +15,7 @@ from lighttrack_ros.node.diagnostics import VALUES
 from lighttrack_ros.node.parameters import ANY_TIME, AT_START, UNCONFIGURED, Parameters, expected
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/node.md"
+CONFIG = Path(__file__).resolve().parents[1] / "config/tracker.yaml"
 WHEN = {ANY_TIME: "any time", UNCONFIGURED: "unconfigured", AT_START: "at the start"}
 RELIABILITY = {
     ReliabilityPolicy.RELIABLE: "reliable",
@@ -51,10 +54,29 @@ def topics() -> str:
 def parameters() -> str:
     rows = []
     for field in dataclasses.fields(Parameters):
-        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
         what, when = field.metadata["description"], WHEN[field.metadata["when"]]
-        rows.append((f"`{field.name}`", f"`{default}`", expected(field), what, when))
+        rows.append((f"`{field.name}`", f"`{default_of(field)}`", expected(field), what, when))
     return table(("parameter", "default", "values", "what", "may be changed"), rows)
+
+
+def config() -> str:
+    """config/tracker.yaml: every parameter at its default, with its table row as a comment."""
+    lines = [
+        "# The tracker's parameters, all at their defaults; written by `make docs`.",
+        "# ros2 run lighttrack_ros tracker_node --ros-args --params-file tracker.yaml",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    for field in dataclasses.fields(Parameters):
+        comment = f"{field.metadata['description']} ({expected(field)}; may be changed: {WHEN[field.metadata['when']]})"
+        lines += [f"    # {line}" for line in textwrap.wrap(comment, 114)]
+        lines.append(f"    {field.name}: {default_of(field)}")
+    return "\n".join(lines) + "\n"
+
+
+def default_of(field: dataclasses.Field[Any]) -> str:
+    """As YAML writes it."""
+    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
 
 
 def diagnostics() -> str:
@@ -66,4 +88,5 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
+    CONFIG.write_text(config(), encoding="utf-8")
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

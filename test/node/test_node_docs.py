@@ -1,4 +1,4 @@
-"""docs/node.md lists what the code declares, and the node has just that: topics, services, diagnostics."""
+"""docs/node.md and config/tracker.yaml list what the code declares, and the node has just that."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ EVERY_NODES = re.compile(  # what rclpy gives each lifecycle node
 
 
 def test_the_tables_are_as_the_code_has_them():
-    page = (ROOT / "docs/node.md").read_text(encoding="utf-8")
-    made = runpy.run_path(str(ROOT / "scripts/node_docs.py"))["with_tables"](page)
-    assert made == page, "docs/node.md is not what the code declares: run `make docs`"
+    script = runpy.run_path(str(ROOT / "scripts/node_docs.py"))
+    page, config = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/node.md", "config/tracker.yaml"))
+    assert script["with_tables"](page) == page, "docs/node.md is not what the code declares: run `make docs`"
+    assert script["config"]() == config, "config/tracker.yaml is not what the code declares: run `make docs`"
 
 
 def test_the_node_has_every_declared_topic_and_service_and_no_other(start, world):
