@@ -15,7 +15,7 @@ from lighttrack_ros import __version__
 from lighttrack_ros.image import from_bgr
 from lighttrack_ros.media.clips import scene_clip, sequence_clips
 from lighttrack_ros.models import Model
-from lighttrack_ros.runtime import WARM_UP_RUNS, load_engine
+from lighttrack_ros.runtime import load_engine, warm_up
 from lighttrack_ros.runtime.build import drop_locals, import_tensorrt
 from lighttrack_ros.runtime.cuda import Cuda, open_cuda
 from lighttrack_ros.runtime.tensorrt import TensorRTEngine
@@ -152,9 +152,7 @@ def time_networks(model: Model, backend: str, runs: int) -> dict[str, Any]:
         engine = load_engine(graph, backend, dimensions=dimensions)
         try:
             assert isinstance(engine, TensorRTEngine)
-            for _ in range(WARM_UP_RUNS):
-                for output in engine.run({}).values():
-                    np.asarray(output)
+            warm_up(engine)
             gpu, host = engine.milliseconds(runs)
             times[graph.name] = {"gpu_ms": _spread(gpu), "host_ms": _spread(host)}
         finally:

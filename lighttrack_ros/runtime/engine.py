@@ -70,3 +70,10 @@ class Engine(Protocol):
 # After this many equal runs, with the outputs read, an engine has done all its one-time work: buffers are allocated,
 # and on TensorRT the outputs that the host reads are known and the run is recorded as one CUDA graph.
 WARM_UP_RUNS = 3
+
+
+def warm_up(engine: Engine) -> None:
+    """Do an engine's one-time work now, on what it holds and has in its buffers."""
+    for _ in range(WARM_UP_RUNS):
+        for output in engine.run({}).values():
+            np.asarray(output)

@@ -15,7 +15,7 @@ from lighttrack_ros.errors import EngineError, LightTrackError
 from lighttrack_ros.geometry import Box, context_side, hann_window, round_half_away
 from lighttrack_ros.image import Frame
 from lighttrack_ros.models import LightTrackHyperParameters, Model
-from lighttrack_ros.runtime import WARM_UP_RUNS, Engine, load_engine
+from lighttrack_ros.runtime import WARM_UP_RUNS, Engine, load_engine, warm_up
 from lighttrack_ros.runtime.engine import Array
 from lighttrack_ros.runtime.load import Backend
 from lighttrack_ros.runtime.pairs import load_pair_engine, pays_in_pairs
@@ -257,12 +257,11 @@ class LightTrackTracker(Tracker):
         """Do the engines' one-time work now, not in the first frames."""
         for _ in range(WARM_UP_RUNS):
             template = self._template_engine.run({})
-            if self._pairs is not None:
+            if self._pairs is not None:  # which read it on the host
                 self._template = {name: np.array(tensor) for name, tensor in template.items()}
-            for engine in self._search_engines:
-                engine.hold(template)
-                for output in engine.run({}).values():
-                    np.asarray(output)
+        for engine in self._search_engines:
+            engine.hold(template)
+            warm_up(engine)
 
 
 def _pairs_of(model: Model, backend: Backend, threads: int, spin: bool) -> Pairs | None:

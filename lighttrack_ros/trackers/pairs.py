@@ -6,10 +6,8 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.runtime import WARM_UP_RUNS, Engine
+from lighttrack_ros.runtime import Engine, warm_up
 
 _logger = logging.getLogger(__name__)
 
@@ -65,9 +63,7 @@ class Pairs:
                 if self._closed:
                     return
                 engine = self._load(side)
-                for _ in range(WARM_UP_RUNS):
-                    for output in engine.run({}).values():
-                        np.asarray(output)
+                warm_up(engine)
                 self._engines[side] = engine
             _logger.info("two targets share a run of the network from now on, where both are searched at one size")
         except LightTrackError as error:
