@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,7 +69,8 @@ def compile_pairs(model: Model, backend: str, clip: Clip) -> Iterator[PairPlan]:
         clip: two frames, which give the crops.
 
     Raises:
-        LightTrackError: the model is no LightTrack, or a graph does not compile (when it is that one's turn).
+        LightTrackError: the model is no LightTrack; or, when it is its turn, a graph does not compile, or the cache
+            cannot be written.
     """
     if model.tracker != "lighttrack":
         raise LightTrackError(f"{model.name} is a {model.tracker}: only a lighttrack searches for two targets at once")
@@ -78,9 +80,8 @@ def compile_pairs(model: Model, backend: str, clip: Clip) -> Iterator[PairPlan]:
 def _compile_pairs(model: Model, backend: str, clip: Clip) -> Iterator[PairPlan]:
     seen = [frame_and_box for frame_and_box, _ in zip(clip, range(2), strict=True)]
     size = model.template_size
-    engine = load_engine(model.template_graph, backend, dimensions={"side": size})
-    templates = [_run(engine, {"crop": _crop(frame, box, 1.0, size)}) for frame, box in seen]
-    engine.close()
+    with contextlib.closing(load_engine(model.template_graph, backend, dimensions={"side": size})) as engine:
+        templates = [_run(engine, {"crop": _crop(frame, box, 1.0, size)}) for frame, box in seen]
     for side in model.usual_search_sides:
         crops = [_crop(frame, box, side / size, side) for frame, box in seen]
         ways = [{"crop": crop, **template} for crop, template in zip(crops, templates, strict=True)]
@@ -95,10 +96,14 @@ def _compile_pairs(model: Model, backend: str, clip: Clip) -> Iterator[PairPlan]
         engine = load_engine(model.search_graph, backend, dimensions={"side": side})
         apart, results = _measure(engine, ways)
         plan = PairPlan(side, together, 2 * apart, _difference(result, results))
+        cache = PlanCache()
         if plan.problem():
-            PlanCache().remove(PlanCache().path(key))
+            cache.remove(cache.path(key))
         else:
-            PlanCache().check(key, plan.summary())
+            with contextlib.suppress(OSError):
+                cache.check(key, plan.summary())
+            if not cache.is_checked(key):
+                raise LightTrackError(f"{cache.folder}: the plan for two crops is not kept, the folder is not writable")
         yield plan
 
 

@@ -619,12 +619,16 @@ def test_compile_list_and_prune(capsys, monkeypatch):
         assert PlanCache().entries() == []
 
 
-@pytest.mark.parametrize("integrated", [False, True])
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def clock(monkeypatch, together, alone):
+    """Give what a run for two crops takes, and one for one, ms."""
+    times = {2: [together], 1: [alone]}
+    monkeypatch.setattr(compile_pairs, "_milliseconds", lambda engine: times[engine.outputs["logits"].shape[0]])
+
+
+@pytest.mark.parametrize(("integrated", "precision"), [(False, "fp16"), (True, "int8")])
 def test_two_targets_share_a_run_where_compile_found_that_faster(capsys, monkeypatch, scene, integrated, precision):
     """Without such plans targets go one by one; with them the boxes are the same, and the node compiles nothing."""
-    clocked = {2: 1.0, 1: 0.6}  # ms, by the number of crops
-    monkeypatch.setattr(compile_pairs, "_milliseconds", lambda engine: [clocked[engine.outputs["logits"].shape[0]]])
+    clock(monkeypatch, together=1.0, alone=0.6)
     backend = "tensorrt" if precision == "fp16" else "tensorrt-int8"
     model, boxes = load_model(NANO), []
     with installed(Gpu(integrated=integrated)) as gpu:
@@ -656,17 +660,17 @@ def test_two_targets_share_a_run_where_compile_found_that_faster(capsys, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("clocked", "distortion", "expected"),
+    ("together", "alone", "distortion", "expected"),
     [
-        ({2: 1.1, 1: 0.6}, lambda output: output, "one run takes more than 90% of the time of two"),
-        ({2: 1.0, 1: 0.6}, lambda output: output[::-1] if len(output) == 2 else output, "differ by more than 10%"),
-        ({2: 1.0, 1: 0.6}, lambda output: output * np.nan if len(output) == 2 else output, "differ by more than 10%"),
+        (1.1, 0.6, lambda output: output, "one run takes more than 90% of the time of two"),
+        (1.0, 0.6, lambda output: output[::-1] if len(output) == 2 else output, "differ by more than 10%"),
+        (1.0, 0.6, lambda output: output * np.nan if len(output) == 2 else output, "differ by more than 10%"),
     ],
 )
 def test_plans_for_two_targets_that_do_not_pay_or_are_wrong_are_deleted(
-    capsys, monkeypatch, clocked, distortion, expected
+    capsys, monkeypatch, together, alone, distortion, expected
 ):
-    monkeypatch.setattr(compile_pairs, "_milliseconds", lambda engine: [clocked[engine.outputs["logits"].shape[0]]])
+    clock(monkeypatch, together, alone)
     with installed(Gpu()) as gpu:
         gpu.distort = distortion
         assert main(["compile", str(NANO), "--frames", "2", "--pairs"]) == 0
@@ -675,6 +679,19 @@ def test_plans_for_two_targets_that_do_not_pay_or_are_wrong_are_deleted(
         tracker = create_tracker(load_model(NANO), "tensorrt")
         assert tracker._pairs is None
         tracker.close()
+
+
+def test_plans_for_two_targets_that_cannot_be_kept_are_an_error(capsys, monkeypatch):
+    clock(monkeypatch, together=1.0, alone=0.6)
+    with installed(Gpu()):
+        assert main(["compile", str(NANO), "--frames", "2"]) == 0
+
+        def fail(*arguments):
+            raise OSError("disk full")
+
+        monkeypatch.setattr("lighttrack_ros.runtime.plan_cache.write_whole", fail)
+        assert main(["compile", str(NANO), "--frames", "2", "--pairs"]) == 1
+        assert "the plan for two crops is not kept, the folder is not writable" in capsys.readouterr().err
 
 
 def test_the_time_of_two_crops_in_one_run_is_taken_on_the_device(capsys):
