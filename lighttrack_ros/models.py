@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Annotated, TypeVar
 from lighttrack_ros import config
 from lighttrack_ros.config import not_empty, one_of, within
 from lighttrack_ros.errors import LightTrackError
-from lighttrack_ros.user_folders import data_folder
+from lighttrack_ros.user_folders import data_folder, package_folders
 
 VERSION = 1
 DEFAULT_MODEL = "lighttrack_nano"
@@ -244,16 +242,7 @@ def model_names() -> list[str]:
 
 def model_places() -> list[Path]:
     """Folders that may hold model folders, the user's own first."""
-    installed = [sys.prefix, *os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)]
-    package = Path(__file__).resolve().parent
-    places = [
-        Path("engines").resolve(),
-        user_models(),
-        *(Path(prefix) / "share/lighttrack_ros/engines" for prefix in installed if prefix),
-        *(parent / "share/lighttrack_ros/engines" for parent in package.parents[3:4]),  # lib/python3.x/site-packages
-        package.parent / "engines",  # a checkout that is not the current directory
-    ]
-    return list(dict.fromkeys(places))
+    return list(dict.fromkeys([Path("engines").resolve(), user_models(), *package_folders("engines")]))
 
 
 def user_models() -> Path:

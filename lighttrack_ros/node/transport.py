@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from lighttrack_ros.user_folders import ros_log_environment
+from lighttrack_ros.user_folders import package_folders, ros_log_environment
 
 # glibc gives buffers over its threshold back to the kernel at once, and takes page faults for every image.
 _MALLOC = {"MMAP_THRESHOLD": (-3, 32 << 20), "TRIM_THRESHOLD": (-1, 256 << 20), "TOP_PAD": (-2, 16 << 20)}
@@ -49,9 +49,7 @@ def transport_environment(environment: Mapping[str, str] = os.environ, profile: 
 
 def fastdds_profile(name: str) -> Path | None:
     """A profile shipped with this package, wherever it was installed."""
-    prefixes = [sys.prefix, *os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)]
-    folders = [Path(__file__).resolve().parents[2], *(Path(prefix) / "share/lighttrack_ros" for prefix in prefixes)]
-    candidates = [folder / "config" / name for folder in folders]
+    candidates = [folder / name for folder in package_folders("config")]
     return next((path.resolve() for path in candidates if path.is_file()), None)
 
 

@@ -83,6 +83,7 @@ class TrackerSource:
         self._connected = False
         self._told_at = 0.0  # time.monotonic() of the last diagnostics
         self._period = 1.0  # seconds between two of them
+        self._trouble = ""  # what they say, unless all is well
         self._heard: dict[str, float] = {}  # when each target was last told of
         self._buffers: dict[str, Any] | None = None  # of the node, as they were before somebody watched
         self._next_diagnostics: RosFuture[str] | None = None
@@ -233,10 +234,11 @@ class TrackerSource:
         topic = values.get("image_topic", "")
         self._camera = (topic, compressed) if topic else self._camera
         loud = status.level != DiagnosticStatus.OK or not topic
+        self._trouble = status.message if loud else ""
         self.board.set_status(
             {
                 "connected": True,
-                "message": status.message if loud else "",
+                "message": self._hint(),
                 "enabled": values.get("enabled") != "false",
                 "image_topic": _plain(*self._camera) if self._camera else "",
                 "figures": _figures(values),
@@ -249,9 +251,13 @@ class TrackerSource:
 
     def _look(self) -> None:
         """At what is there."""
-        there = self._state_client.service_is_ready()
-        silent = time.monotonic() - self._told_at > max(_SILENCE, 4 * self._period)
-        if self._connected and (silent or not there):
+        quiet = time.monotonic() - self._told_at
+        silent = quiet > max(_SILENCE, 4 * self._period)
+        # The middleware may know of its services later than of its diagnostics, after a crash by many seconds.
+        absent = quiet > 2 * self._period and not self._state_client.service_is_ready()
+        if self._connected and not (silent or absent):
+            self.board.set_status({"message": self._hint()})
+        elif self._connected:
             self._connected = False
             self._buffers = None
             self._stop_stream()
@@ -273,6 +279,10 @@ class TrackerSource:
         if ready and self._buffers is None and self._keep:
             self._buffers = {}
             self._executor.create_task(self._guarded, self._enlarge_buffer)
+
+    def _hint(self) -> str:
+        """What keeps an operator from tracking, while the node is there."""
+        return self._trouble if self._state_client.service_is_ready() else f"{self.name} takes no orders yet"
 
     def _follow_camera(self) -> None:
         """Subscribe to the images that the node takes, while somebody watches."""

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("tornado", reason="needs tornado (pip install 'lighttrack_ros[viewer]')")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from node_harness import NodeProcess, Tracker, World, box_of, node_command, stamp_of
 from page_harness import Operator, SlowLink, Viewer, chromium
 
@@ -239,6 +240,26 @@ def test_while_nobody_watches_no_image_is_taken(operate, world, camera, tracker,
     operator.page.goto("about:blank")
     operator.wait(lambda: "viewer" not in names(), "the end of the subscription")
     operator.wait(lambda: tracker.get_parameters(["buffer_seconds"])[0].double_value == 1.0, "the node's own buffer")
+
+
+def test_a_node_whose_services_are_not_known_yet_is_there_all_the_same(browser, world):
+    """After a crash the middleware may take long to know of the new node's services: the page must not come and go."""
+    diagnostics = world.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    status = DiagnosticStatus(name="ghost/tracker: tracking", values=[KeyValue(key="image_topic", value="/nothing")])
+    viewer = Viewer("--tracker", "/ghost/tracker")
+    operator = Operator(browser, viewer.url)
+    end = time.monotonic() + 4.0
+    while time.monotonic() < end:
+        diagnostics.publish(DiagnosticArray(status=[status]))
+        time.sleep(0.5)
+    operator.wait(lambda: "takes no orders yet" in operator.text("#hint"), "what is missing")
+    words = operator.text("#events")
+    assert words.count("is there") == 1
+    assert "is gone" not in words
+    operator.wait(lambda: "no tracker node" in operator.text("#hint"), "the news that it is gone")
+    world.node.destroy_publisher(diagnostics)
+    operator.close()
+    assert viewer.end() == 0
 
 
 def test_the_page_finds_its_way_back_to_a_node_and_a_viewer_that_were_restarted(browser, world, camera, tracker):
