@@ -254,9 +254,12 @@ class TrackerSource:
         quiet = time.monotonic() - self._told_at
         silent = quiet > max(_SILENCE, 4 * self._period)
         # The middleware may know of its services later than of its diagnostics, after a crash by many seconds.
-        absent = quiet > 2 * self._period and not self._state_client.service_is_ready()
+        there = self._state_client.service_is_ready()
+        absent = quiet > 2 * self._period and not there
         if self._connected and not (silent or absent):
             self.board.set_status({"message": self._hint()})
+            if not there:  # it may be another node by now
+                self._buffers = None
         elif self._connected:
             self._connected = False
             self._buffers = None

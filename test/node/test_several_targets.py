@@ -91,7 +91,7 @@ def test_targets_are_added_followed_retargeted_and_removed_one_by_one(tracker, c
     assert remove(tracker, "patch").success
     tracker.wait_for(lambda: tracker.targets[-1].end_reason.startswith("told to forget it (remove)"), "the end")
     assert (tracker.targets[-1].target_id, tracker.targets[-1].state) == ("patch", TrackedTarget.STATE_IDLE)
-    assert [target.target_id for target in tracker.of_images[-1].targets] == ["patch"]
+    tracker.wait_for(lambda: [target.target_id for target in tracker.of_images[-1].targets] == ["patch"], "its image")
     assert set(all_on(tracker, clip, 14)) == {"still"}
     assert not remove(tracker, "patch").success
     assert "target 'patch' state" not in tracker.counts()
