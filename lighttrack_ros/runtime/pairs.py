@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lighttrack_ros.runtime.conversion import CROPS, paired
 from lighttrack_ros.runtime.engine import Engine
 from lighttrack_ros.runtime.host import threads_of
 from lighttrack_ros.runtime.load import TENSORRT_PRECISIONS
-from lighttrack_ros.runtime.plans import has_checked_plan
 
 
 def pays_in_pairs(graph: Path, backend: str, threads: int, sides: Sequence[int]) -> list[int]:
@@ -28,6 +26,10 @@ def pays_in_pairs(graph: Path, backend: str, threads: int, sides: Sequence[int])
         LightTrackError: the backend is TensorRT, and it or the GPU is gone.
     """
     if backend in TENSORRT_PRECISIONS:
+        # Only where it is needed: it imports ONNX Runtime, which a node on OpenVINO does without.
+        from lighttrack_ros.runtime.conversion import CROPS
+        from lighttrack_ros.runtime.plans import has_checked_plan
+
         precision = TENSORRT_PRECISIONS[backend]
         return [side for side in sides if has_checked_plan(graph, {"side": side, CROPS: 2}, precision)]
     return list(sides) if backend in ("onnxruntime", "openvino") and threads_of(threads) > 1 else []
@@ -42,6 +44,8 @@ def load_pair_engine(graph: Path, backend: str, threads: int, dimensions: Mappin
     Raises:
         LightTrackError: as `paired`, or the backend cannot load the graph.
     """
+    from lighttrack_ros.runtime.conversion import CROPS, paired
+
     if backend in TENSORRT_PRECISIONS:
         from lighttrack_ros.runtime.tensorrt import TensorRTEngine
 
