@@ -16,6 +16,7 @@ from lighttrack_ros.runtime import WARM_UP_RUNS, Engine, load_engine
 from lighttrack_ros.runtime.engine import Array
 from lighttrack_ros.runtime.pairs import load_pair_engine
 from lighttrack_ros.runtime.plan_cache import PlanCache
+from lighttrack_ros.runtime.tensorrt import TensorRTEngine
 from lighttrack_ros.runtime.watch import watch
 from lighttrack_ros.trackers.crop import SquareCropper
 from lighttrack_ros.trackers.parity import Clip
@@ -134,8 +135,6 @@ def _measure(engine: Engine, ways: Sequence[Mapping[str, Array]]) -> tuple[float
 
 
 def _milliseconds(engine: Engine) -> Array:
-    from lighttrack_ros.runtime.tensorrt import TensorRTEngine
-
     assert isinstance(engine, TensorRTEngine)
     return engine.milliseconds(_TIMED_RUNS)[1]
 
